@@ -13,8 +13,12 @@ TEST(DType, SixteenBitConversionsRoundToNearestEven) {
   for (uint32_t bits = 0; bits < 65536; ++bits) {
     const auto half = static_cast<uint16_t>(bits);
     const float as_f16 = f16_to_float(half), as_bf16 = bf16_to_float(half);
-    if (!std::isnan(as_f16)) EXPECT_EQ(float_to_f16(as_f16), half) << bits;
-    if (!std::isnan(as_bf16)) EXPECT_EQ(float_to_bf16(as_bf16), half) << bits;
+    if (!std::isnan(as_f16)) {
+      EXPECT_EQ(float_to_f16(as_f16), half) << bits;
+    }
+    if (!std::isnan(as_bf16)) {
+      EXPECT_EQ(float_to_bf16(as_bf16), half) << bits;
+    }
   }
   EXPECT_EQ(float_to_bf16(1.00390625f), 0x3f80);    // exactly half way: to even
   EXPECT_EQ(float_to_bf16(1.01171875f), 0x3f82);    // half way the other side
