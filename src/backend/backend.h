@@ -1,0 +1,63 @@
+// What a backend offers: devices, buffers on them, and executables compiled from graphs. No model,
+// trainer or engine file knows which backend runs it; only cli/ names a concrete one.
+#pragma once
+
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "graph/graph.h"
+#include "tensor/tensor.h"
+
+namespace vertebra {
+
+// Memory on a device, holding one tensor. Made by a backend; destroyed before it.
+class Buffer {
+ public:
+  virtual ~Buffer() = default;
+  // The type with actual sizes (no bounded dimensions).
+  virtual const TensorType& type() const = 0;
+  // Blocks until what writes the buffer is done. `copy_from` needs the buffer's own type.
+  virtual Tensor to_host() const = 0;
+  virtual void copy_from(const Tensor& host) = 0;
+};
+
+struct DeviceInfo {
+  std::string name;          // "cpu", "pjrt:cpu:0"
+  std::string kind;          // processor or chip name
+  uint64_t memory_bytes = 0; // 0: unknown
+  std::string note;          // how it was found, instruction set, versions
+};
+
+// A compiled graph.
+class Executable {
+ public:
+  virtual ~Executable() = default;
+  // inputs[i] feeds graph input i, outputs[j] receives graph output j. Where output j takes over input i, pass
+  // the same Buffer for both (or any other buffer: then the input's content is given up). All buffers belong to
+  // the backend that compiled. Types are checked: invalid_argument names the input. A bounded dimension takes its
+  // size from the inputs' actual shapes; output buffers are given theirs. May return before the work is done
+  // (Buffer::to_host waits). Steady state allocates nothing on the CPU.
+  virtual void run(std::span<Buffer* const> inputs, std::span<Buffer* const> outputs) = 0;
+  // Bytes of temporary memory the executable holds.
+  virtual uint64_t workspace_bytes() const = 0;
+  // The graph as the backend runs it (after its passes), for people.
+  virtual std::string describe() const = 0;
+};
+
+class Backend {
+ public:
+  virtual ~Backend() = default;
+  virtual DeviceInfo device() const = 0;
+  virtual std::unique_ptr<Executable> compile(const Graph& graph) = 0;
+  // An uninitialised buffer able to hold the type (bounded dimensions: the bound).
+  virtual std::unique_ptr<Buffer> allocate(const TensorType& type) = 0;
+  virtual std::unique_ptr<Buffer> upload(const Tensor& host) = 0;
+  // True where the chip multiplies bf16 natively: the recipe's "auto" precision asks.
+  virtual bool native_bf16() const = 0;
+  // Peak multiply-add rate (FLOP/s) measured or stated for f32 / bf16 products, for shares of the ceiling.
+  virtual double peak_flops(DType dtype) = 0;
+};
+
+}  // namespace vertebra
