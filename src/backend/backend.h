@@ -24,21 +24,21 @@ class Buffer {
 };
 
 struct DeviceInfo {
-  std::string name;          // "cpu", "pjrt:cpu:0"
-  std::string kind;          // processor or chip name
-  uint64_t memory_bytes = 0; // 0: unknown
-  std::string note;          // how it was found, instruction set, versions
+  std::string name;           // "cpu", "pjrt:cpu:0"
+  std::string kind;           // processor or chip name
+  uint64_t memory_bytes = 0;  // 0: unknown
+  std::string note;           // how it was found, instruction set, versions
 };
 
 // A compiled graph.
 class Executable {
  public:
   virtual ~Executable() = default;
-  // inputs[i] feeds graph input i, outputs[j] receives graph output j. Where output j takes over input i, pass
-  // the same Buffer for both (or any other buffer: then the input's content is given up). All buffers belong to
-  // the backend that compiled. Types are checked: invalid_argument names the input. A bounded dimension takes its
-  // size from the inputs' actual shapes; output buffers are given theirs. May return before the work is done
-  // (Buffer::to_host waits). Steady state allocates nothing on the CPU.
+  // inputs[i] feeds graph input i, outputs[j] receives graph output j. Where output j takes over input i,
+  // pass the same Buffer for both (or any other buffer: then the input's content is given up). All buffers
+  // belong to the backend that compiled. Types are checked: invalid_argument names the input. A bounded
+  // dimension takes its size from the inputs' actual shapes; output buffers are given theirs. May return
+  // before the work is done (Buffer::to_host waits). Steady state allocates nothing on the CPU.
   virtual void run(std::span<Buffer* const> inputs, std::span<Buffer* const> outputs) = 0;
   // Bytes of temporary memory the executable holds.
   virtual uint64_t workspace_bytes() const = 0;

@@ -24,9 +24,9 @@ std::span<const OpDef* const> all_ops();
 const OpDef& find_op(std::string_view name);  // throws not_found naming the nearest known op
 
 // ---- Constants --------------------------------------------------------------------------------
-Value constant(Graph& graph, double value, DType dtype = DType::kF32);                 // scalar
-Value full(Graph& graph, Shape shape, double value, DType dtype = DType::kF32);        // broadcast scalar
-Value iota(Graph& graph, Shape shape, int axis, DType dtype = DType::kI32);            // 0,1,2,... along axis
+Value constant(Graph& graph, double value, DType dtype = DType::kF32);           // scalar
+Value full(Graph& graph, Shape shape, double value, DType dtype = DType::kF32);  // broadcast scalar
+Value iota(Graph& graph, Shape shape, int axis, DType dtype = DType::kI32);      // 0,1,2,... along axis
 
 // ---- Elementwise (primitives). Operands of equal dtype; shapes are broadcast to each other as in
 // NumPy by explicit broadcast nodes (bounded dimensions must carry the same symbol). ------------
@@ -37,7 +37,7 @@ Value divide(Value a, Value b);
 Value maximum(Value a, Value b);
 Value minimum(Value a, Value b);
 Value power(Value a, Value b);
-Value add(Value a, double b);       // and so on with a scalar of a's dtype
+Value add(Value a, double b);  // and so on with a scalar of a's dtype
 Value subtract(double a, Value b);
 Value multiply(Value a, double b);
 Value divide(Value a, double b);
@@ -48,7 +48,7 @@ Value logarithm(Value a);
 Value square_root(Value a);
 Value reciprocal_square_root(Value a);
 Value tanh(Value a);
-Value logistic(Value a);            // 1 / (1 + exp(-a))
+Value logistic(Value a);  // 1 / (1 + exp(-a))
 Value erf(Value a);
 Value absolute(Value a);
 Value sine(Value a);
@@ -58,15 +58,17 @@ Value logical_and(Value a, Value b);  // bool
 Value logical_or(Value a, Value b);
 Value logical_not(Value a);
 enum class Comparison { kEqual, kNotEqual, kLess, kLessEqual, kGreater, kGreaterEqual };
-Value compare(Value a, Value b, Comparison comparison);   // -> bool
-Value select(Value condition, Value a, Value b);          // condition ? a : b, elementwise
-Value convert(Value a, DType dtype);                      // float -> integer truncates; the value itself if equal
+Value compare(Value a, Value b, Comparison comparison);  // -> bool
+Value select(Value condition, Value a, Value b);         // condition ? a : b, elementwise
+Value convert(Value a, DType dtype);  // float -> integer truncates; the value itself if equal
 Value stop_gradient(Value a);
 
 // ---- Layout (primitives) ----------------------------------------------------------------------
-Value reshape(Value a, Shape shape);                      // equal number of elements; a bounded dimension stays a dimension of its own
+Value reshape(Value a,
+              Shape shape);  // equal number of elements; a bounded dimension stays a dimension of its own
 Value transpose(Value a, std::vector<int64_t> permutation);
-Value broadcast_in_dim(Value a, Shape shape, std::vector<int64_t> dims);  // axis i of a becomes axis dims[i]; size 1 stretches
+Value broadcast_in_dim(Value a, Shape shape,
+                       std::vector<int64_t> dims);  // axis i of a becomes axis dims[i]; size 1 stretches
 Value slice(Value a, std::vector<int64_t> starts, std::vector<int64_t> limits);  // unit strides
 Value slice_axis(Value a, int axis, int64_t start, int64_t limit);
 Value concatenate(std::span<const Value> parts, int axis);
@@ -81,7 +83,8 @@ Value argmax(Value a, int axis);  // -> i32, lowest index among equals
 // ---- Indexing (primitives) --------------------------------------------------------------------
 // table [V, ...], indices i32 [...] -> [indices..., ...]; an index outside [0, V) is clamped.
 Value gather_rows(Value table, Value indices);
-// [V, ...] zeros plus updates [indices..., ...] added at rows `indices`, in index order; indices outside are dropped.
+// [V, ...] zeros plus updates [indices..., ...] added at rows `indices`, in index order; indices outside are
+// dropped.
 Value scatter_add_rows(Value indices, Value updates, Dim rows);
 // a with the block `update` written at the (i32 scalar) start indices, one per dimension; clamped to fit.
 Value dynamic_update_slice(Value a, Value update, std::span<const Value> starts);
@@ -97,7 +100,8 @@ Value random_uniform(Graph& graph, Value seed_and_stream, Shape shape);  // comp
 struct DotDims {
   std::vector<int64_t> lhs_batch, rhs_batch, lhs_contract, rhs_contract;
 };
-Value dot_general(Value a, Value b, const DotDims& dims, DType result = DType::kF32, DType compute = DType::kF32);
+Value dot_general(Value a, Value b, const DotDims& dims, DType result = DType::kF32,
+                  DType compute = DType::kF32);
 // a [..., M, K] . b [..., K, N] with equal leading dims.
 Value matmul(Value a, Value b, DType compute = DType::kF32);
 // x [..., E] . w[F, E]^T (+ bias [F]) -> [..., F]: the layout of every Hugging Face linear layer. Composite
@@ -107,7 +111,7 @@ Value linear(Value x, Value w, Value bias = {}, DType compute = DType::kF32);
 // ---- Composites: normalisation, activation, position -------------------------------------------
 Value silu(Value a);
 Value gelu(Value a, bool tanh_approximation);
-Value softmax(Value a);                                    // over the last axis, stable
+Value softmax(Value a);  // over the last axis, stable
 // x [..., E], weight [E]: x / sqrt(mean(x^2) + epsilon) * weight (Zhang & Sennrich 2019). f32 inside.
 Value rms_norm(Value x, Value weight, double epsilon);
 // (x - mean) / sqrt(var + epsilon) * weight + bias (Ba et al. 2016); f32 inside.
@@ -123,8 +127,8 @@ Value embedding(Value table, Value tokens);
 
 // ---- Composites: attention ----------------------------------------------------------------------
 struct AttentionOptions {
-  double scale = 0;      // 0: 1/sqrt(D)
-  int64_t window = 0;    // >0: a query sees only keys at distance < window
+  double scale = 0;    // 0: 1/sqrt(D)
+  int64_t window = 0;  // >0: a query sees only keys at distance < window
 };
 // Causal attention of training: q [B, T, H, D], k and v [B, T, K, D], segments i32 [B, T] (a query sees keys
 // of its own segment, at or before its own index; a row of segment < 0 gives zeros) -> [B, T, H, D]. Never
@@ -133,14 +137,15 @@ Value attention(Value q, Value k, Value v, Value segments, const AttentionOption
 // The same over a paged cache, for a ragged serving step: q [N, H, D], k_new and v_new [N, K, D], caches
 // [P pages, page_size, K, D], page_table i32 [R, pages per request], request i32 [N] (row of page_table; < 0:
 // padding row, gives zeros and writes nothing), positions i32 [N] (index of the token in its request). Writes
-// k_new and v_new into the caches, then every query attends to positions 0..its own of its request. Rows of one
-// request are in increasing position and contiguous. Bit for bit what `attention` gives on the whole sequence.
-// Returns {out [N, H, D], k_cache, v_cache}; the caches are meant to be donated.
+// k_new and v_new into the caches, then every query attends to positions 0..its own of its request. Rows of
+// one request are in increasing position and contiguous. Bit for bit what `attention` gives on the whole
+// sequence. Returns {out [N, H, D], k_cache, v_cache}; the caches are meant to be donated.
 struct PagedAttentionResult {
   Value out, k_cache, v_cache;
 };
-PagedAttentionResult paged_attention(Value q, Value k_new, Value v_new, Value k_cache, Value v_cache, Value page_table,
-                                     Value request, Value positions, const AttentionOptions& options = {});
+PagedAttentionResult paged_attention(Value q, Value k_new, Value v_new, Value k_cache, Value v_cache,
+                                     Value page_table, Value request, Value positions,
+                                     const AttentionOptions& options = {});
 
 // ---- Composites: loss ---------------------------------------------------------------------------
 // Output head fused with cross-entropy, in chunks: never the logits of a whole batch. hidden [N, E],
@@ -155,8 +160,8 @@ Value linear_cross_entropy(Value hidden, Value head, Value labels, DType compute
 struct AdamWOptions {
   double beta1 = 0.9, beta2 = 0.95, epsilon = 1e-8, weight_decay = 0.1;
 };
-std::vector<Value> adamw_update(Value parameter, Value gradient, Value m, Value v, Value learning_rate, Value step,
-                                const AdamWOptions& options);
+std::vector<Value> adamw_update(Value parameter, Value gradient, Value m, Value v, Value learning_rate,
+                                Value step, const AdamWOptions& options);
 // Muon (Jordan 2024): Nesterov momentum, then Newton-Schulz iteration (5 steps, coefficients 3.4445, -4.7750,
 // 2.0315) on the matrix [A, B], scaled by sqrt(max(1, A/B)), decoupled decay. Returns {parameter, momentum}.
 struct MuonOptions {

@@ -1,0 +1,84 @@
+#include <map>
+#include <optional>
+
+#include "graph/op.h"
+#include "transforms/passes.h"
+
+namespace vertebra {
+namespace {
+
+constexpr std::string_view kGradient = "gradient/";
+
+// "model/layers.3/attention" -> "model/layers.3"; nothing where no component is "layers.N".
+std::optional<std::string> layer_of(std::string_view scope) {
+  for (size_t start = 0; start < scope.size();) {
+    const size_t end = std::min(scope.find('/', start), scope.size());
+    if (scope.substr(start, end - start).starts_with("layers.")) return std::string(scope.substr(0, end));
+    start = end + 1;
+  }
+  return std::nullopt;
+}
+
+}  // namespace
+
+Graph rematerialize(const Graph& graph) {
+  // By node of `graph`: the layer of a forward node. Gradient nodes carry the scope of what they
+  // differentiate.
+  std::vector<std::optional<std::string>> layer(graph.nodes().size());
+  std::vector<bool> is_gradient(graph.nodes().size(), false);
+  for (const auto& node : graph.nodes()) {
+    const auto id = static_cast<size_t>(node->id);
+    is_gradient[id] = node->scope.starts_with(kGradient);
+    layer[id] =
+        layer_of(is_gradient[id] ? std::string_view(node->scope).substr(kGradient.size()) : node->scope);
+  }
+  const auto recomputed = [&](const Node& node) {
+    const auto id = static_cast<size_t>(node.id);
+    return !is_gradient[id] && layer[id].has_value() && !is_parameter(node) && !is_constant(node);
+  };
+
+  Graph target;
+  std::vector<std::vector<Value>> mapped(graph.nodes().size()), again(graph.nodes().size());
+  const auto value_in = [](const std::vector<std::vector<Value>>& map, Value v) {
+    return map[static_cast<size_t>(v.node->id)][static_cast<size_t>(v.index)];
+  };
+  // The value of a forward node of `where`'s layer, computed a second time; what lies outside is read.
+  const auto recompute = [&](auto&& self, Value v, const std::string& where) -> Value {
+    const auto id = static_cast<size_t>(v.node->id);
+    if (!recomputed(*v.node) || layer[id] != where) return value_in(mapped, v);
+    if (again[id].empty()) {
+      std::vector<Value> operands;
+      for (const Value& operand : v.node->operands) operands.push_back(self(self, operand, where));
+      Attrs attrs = v.node->attrs;
+      attrs.set("recompute", true);  // keeps it apart from the first computation when equal nodes are merged
+      target.set_scope("recompute/" + v.node->scope);
+      again[id] = target.add_node(*v.node->op, std::move(operands), std::move(attrs));
+    }
+    return value_in(again, v);
+  };
+
+  for (const auto& node : graph.nodes()) {
+    const auto id = static_cast<size_t>(node->id);
+    target.set_scope(node->scope);
+    if (is_parameter(*node)) {
+      mapped[id] = {target.parameter(node->attrs.get<std::string>("name"), node->results[0])};
+      continue;
+    }
+    std::vector<Value> operands;
+    for (const Value& v : node->operands) {
+      operands.push_back(is_gradient[id] && layer[id].has_value() ? recompute(recompute, v, *layer[id])
+                                                                  : value_in(mapped, v));
+    }
+    target.set_scope(node->scope);
+    mapped[id] = copy_node(target, *node, std::move(operands));
+  }
+  target.set_scope("");
+  for (const auto& output : graph.outputs()) {
+    const Value donated =
+        output.donated_input < 0 ? Value{} : target.inputs()[static_cast<size_t>(output.donated_input)].value;
+    target.add_output(output.name, value_in(mapped, output.value), donated);
+  }
+  return target;
+}
+
+}  // namespace vertebra
