@@ -1,0 +1,178 @@
+// GPT-2 (Radford et al. 2019): learned positions, pre-norm LayerNorm, full multi-head attention, GELU
+// MLP, tied head. Names as in transformers, whose Conv1D keeps matrices as [in, out].
+#include <cmath>
+
+#include "models/model.h"
+#include "ops/ops.h"
+
+namespace vertebra {
+namespace {
+
+class Gpt2 final : public Model {
+ public:
+  Gpt2(const Json& config, std::string_view source);
+
+  const Json& config() const override { return config_; }
+  const ModelShape& shape() const override { return shape_; }
+  const std::vector<ParameterSpec>& parameters() const override { return parameters_; }
+  std::string_view head() const override { return tied_ ? kEmbedding : kHead; }
+  Value forward(ModelContext& context, Value tokens, Value positions) const override;
+
+ private:
+  static constexpr std::string_view kEmbedding = "transformer.wte.weight";
+  static constexpr std::string_view kHead = "lm_head.weight";
+  void declare(double deviation);
+
+  Json config_;
+  ModelShape shape_;
+  std::vector<ParameterSpec> parameters_;
+  int64_t feed_forward_ = 0;
+  double norm_epsilon_ = 1e-5;
+  bool tied_ = true, tanh_approximation_ = true;
+};
+
+std::string layer_name(int layer, std::string_view rest) {
+  return fmt::format("transformer.h.{}.{}", layer, rest);
+}
+
+Gpt2::Gpt2(const Json& config, std::string_view source) : config_(config) {
+  const auto size = [&](const char* key) {
+    const auto value = json_get<int64_t>(config, key, source);
+    require(value >= 1 && value <= (int64_t{1} << 31), "{}: {} is {}, at least 1 was wanted", source, key,
+            value);
+    return value;
+  };
+  shape_.layers = static_cast<int>(size("n_layer"));
+  shape_.embedding = size("n_embd");
+  shape_.heads = shape_.key_value_heads = size("n_head");
+  require(shape_.embedding % shape_.heads == 0, "{}: n_embd {} is no multiple of n_head {}", source,
+          shape_.embedding, shape_.heads);
+  shape_.head_dim = shape_.embedding / shape_.heads;
+  shape_.vocabulary = size("vocab_size");
+  shape_.context_length = size("n_positions");
+  feed_forward_ = json_get<int64_t>(config, "n_inner", source, 4 * shape_.embedding);
+  require(feed_forward_ >= 1, "{}: n_inner is {}, at least 1 was wanted", source, feed_forward_);
+  norm_epsilon_ = json_get<double>(config, "layer_norm_epsilon", source, 1e-5);
+  tied_ = json_get<bool>(config, "tie_word_embeddings", source, true);
+  const auto activation = json_get<std::string>(config, "activation_function", source, "gelu_new");
+  require(activation == "gelu_new" || activation == "gelu_pytorch_tanh" || activation == "gelu",
+          Code::kUnimplemented,
+          "{}: activation_function '{}' is not supported; gelu_new, gelu_pytorch_tanh and gelu are", source,
+          activation);
+  tanh_approximation_ = activation != "gelu";
+  for (const char* key :
+       {"scale_attn_by_inverse_layer_idx", "reorder_and_upcast_attn", "add_cross_attention"}) {
+    require(!json_get<bool>(config, key, source, false), Code::kUnimplemented,
+            "{}: {} = true is not supported", source, key);
+  }
+  declare(json_get<double>(config, "initializer_range", source, 0.02));
+}
+
+void Gpt2::declare(double deviation) {
+  const int64_t E = shape_.embedding, F = feed_forward_, V = shape_.vocabulary;
+  const auto inner = Initializer::normal(deviation);
+  const auto residual = Initializer::normal(deviation / std::sqrt(2.0 * shape_.layers));
+  const auto vector = [&](std::string name, int64_t length, Axis axis, Initializer initializer) {
+    parameters_.push_back({std::move(name), {length}, {axis}, Role::kVector, initializer});
+  };
+  const auto norm = [&](const std::string& name) {
+    vector(name + ".weight", E, Axis::kEmbedding, Initializer::ones());
+    vector(name + ".bias", E, Axis::kEmbedding, Initializer::zeros());
+  };
+  parameters_.push_back(
+      {std::string(kEmbedding), {V, E}, {Axis::kVocabulary, Axis::kEmbedding}, Role::kEmbedding, inner});
+  parameters_.push_back({"transformer.wpe.weight",
+                         {shape_.context_length, E},
+                         {Axis::kPosition, Axis::kEmbedding},
+                         Role::kEmbedding,
+                         Initializer::normal(deviation / 2)});
+  for (int i = 0; i < shape_.layers; ++i) {
+    const auto conv = [&](std::string_view name, int64_t in, int64_t out, Axis rows, Axis columns,
+                          Initializer initializer) {
+      parameters_.push_back({layer_name(i, fmt::format("{}.weight", name)),
+                             {in, out},
+                             {rows, columns},
+                             Role::kMatrix,
+                             initializer});
+      vector(layer_name(i, fmt::format("{}.bias", name)), out, columns, Initializer::zeros());
+    };
+    norm(layer_name(i, "ln_1"));
+    conv("attn.c_attn", E, 3 * E, Axis::kEmbedding, Axis::kHeads, inner);
+    conv("attn.c_proj", E, E, Axis::kHeads, Axis::kEmbedding, residual);
+    norm(layer_name(i, "ln_2"));
+    conv("mlp.c_fc", E, F, Axis::kEmbedding, Axis::kFeedForward, inner);
+    conv("mlp.c_proj", F, E, Axis::kFeedForward, Axis::kEmbedding, residual);
+  }
+  norm("transformer.ln_f");
+  if (!tied_) {
+    parameters_.push_back(
+        {std::string(kHead), {V, E}, {Axis::kVocabulary, Axis::kEmbedding}, Role::kHead, inner});
+  }
+}
+
+Value Gpt2::forward(ModelContext& context, Value tokens, Value positions) const {
+  Graph& graph = context.graph();
+  const Dim N = tokens.shape().dim(0);
+  const int64_t E = shape_.embedding, H = shape_.heads, D = shape_.head_dim;
+  const auto norm = [&](Value x, const std::string& name) {
+    return layer_norm(x, context.parameter(name + ".weight"), context.parameter(name + ".bias"),
+                      norm_epsilon_);
+  };
+  const auto conv = [&](Value x, const std::string& name) {
+    return add(matmul(x, context.parameter(name + ".weight"), context.compute()),
+               context.parameter(name + ".bias"));
+  };
+
+  Value x = add(embedding(context.parameter(kEmbedding), tokens),
+                embedding(context.parameter("transformer.wpe.weight"), positions));
+  for (int i = 0; i < shape_.layers; ++i) {
+    const Graph::Scope layer(graph, fmt::format("layers.{}", i));
+    {
+      const Graph::Scope scope(graph, "attention");
+      const Value qkv = conv(norm(x, layer_name(i, "ln_1")), layer_name(i, "attn.c_attn"));  // [N, 3 E]
+      const auto part = [&](int64_t which) {
+        return reshape(slice_axis(qkv, 1, which * E, (which + 1) * E), {N, H, D});
+      };
+      const Value out = context.attend(i, part(0), part(1), part(2));
+      x = add(x, conv(reshape(out, {N, E}), layer_name(i, "attn.c_proj")));
+    }
+    {
+      const Graph::Scope scope(graph, "mlp");
+      const Value h =
+          gelu(conv(norm(x, layer_name(i, "ln_2")), layer_name(i, "mlp.c_fc")), tanh_approximation_);
+      x = add(x, conv(h, layer_name(i, "mlp.c_proj")));
+    }
+  }
+  return norm(x, "transformer.ln_f");
+}
+
+}  // namespace
+
+std::unique_ptr<Model> make_gpt2(const Json& config, std::string_view source) {
+  return std::make_unique<Gpt2>(config, source);
+}
+
+Json default_gpt2_config(const Json& sizes, int64_t vocabulary, int64_t context_length) {
+  constexpr const char* kSource = "recipe [model]";
+  const auto depth = json_get<int64_t>(sizes, "depth", kSource, 12);
+  const auto embedding = json_get<int64_t>(sizes, "embedding", kSource, 64 * depth);
+  return {{"architectures", {"GPT2LMHeadModel"}},
+          {"model_type", "gpt2"},
+          {"activation_function", "gelu_new"},
+          {"attn_pdrop", 0.0},
+          {"embd_pdrop", 0.0},
+          {"initializer_range", json_get<double>(sizes, "initializer_range", kSource, 0.02)},
+          {"layer_norm_epsilon", json_get<double>(sizes, "norm_epsilon", kSource, 1e-5)},
+          {"n_embd", embedding},
+          {"n_head", json_get<int64_t>(sizes, "heads", kSource, std::max<int64_t>(1, embedding / 64))},
+          {"n_inner", json_get<int64_t>(sizes, "feed_forward", kSource, 4 * embedding)},
+          {"n_layer", depth},
+          {"n_positions", context_length},
+          {"resid_pdrop", 0.0},
+          {"tie_word_embeddings", json_get<bool>(sizes, "tied", kSource, true)},
+          {"torch_dtype", "float32"},
+          {"use_cache", true},
+          {"vocab_size", vocabulary}};
+}
+
+}  // namespace vertebra

@@ -1,0 +1,69 @@
+#include "models/model.h"
+
+#include "ops/ops.h"
+
+namespace vertebra {
+
+#define VERTEBRA_MODEL(type, factory, defaults)                                \
+  std::unique_ptr<Model> factory(const Json& config, std::string_view source); \
+  Json defaults(const Json& sizes, int64_t vocabulary, int64_t context_length);
+#include "models/model_list.def"
+#undef VERTEBRA_MODEL
+
+namespace {
+
+struct Architecture {
+  std::string_view type;
+  std::unique_ptr<Model> (*make)(const Json& config, std::string_view source);
+  Json (*defaults)(const Json& sizes, int64_t vocabulary, int64_t context_length);
+};
+
+constexpr Architecture kArchitectures[] = {
+#define VERTEBRA_MODEL(type, factory, defaults) {#type, factory, defaults},
+#include "models/model_list.def"
+#undef VERTEBRA_MODEL
+};
+
+const Architecture& find_architecture(std::string_view type, std::string_view source) {
+  for (const Architecture& architecture : kArchitectures) {
+    if (architecture.type == type) return architecture;
+  }
+  fail(Code::kUnimplemented, "{}: model type '{}' is not supported; supported are: {}", source, type,
+       fmt::join(known_model_types(), ", "));
+}
+
+}  // namespace
+
+std::vector<std::string> known_model_types() {
+  std::vector<std::string> out;
+  for (const Architecture& architecture : kArchitectures) out.emplace_back(architecture.type);
+  return out;
+}
+
+std::unique_ptr<Model> make_model(const Json& config, std::string_view source) {
+  return find_architecture(json_get<std::string>(config, "model_type", source), source).make(config, source);
+}
+
+Json default_config(std::string_view model_type, const Json& sizes, int64_t vocabulary,
+                    int64_t context_length) {
+  return find_architecture(model_type, "recipe").defaults(sizes, vocabulary, context_length);
+}
+
+Value Model::logits(ModelContext& context, Value hidden) const {
+  return linear(hidden, context.parameter(head()), {}, context.compute());
+}
+
+double Model::training_flops_per_token(int64_t length) const {
+  double products =
+      0;  // parameters that take part in a matrix product; a tied embedding counts once, as the head
+  for (const ParameterSpec& spec : parameters()) {
+    if (spec.role == Role::kMatrix || spec.name == head())
+      products += static_cast<double>(spec.shape.elements());
+  }
+  const ModelShape& s = shape();
+  // Scores and weighted values: 2 products of H D per visible key, T / 2 keys on average.
+  const double attention = static_cast<double>(s.layers * s.heads * s.head_dim) * static_cast<double>(length);
+  return 6 * products + 6 * attention;
+}
+
+}  // namespace vertebra

@@ -1,0 +1,74 @@
+// What a model architecture is: its configuration (Hugging Face names), its parameters, and one
+// forward function for training and serving. One file per architecture; model_list.def lists them.
+// Called by the trainer and the engine, each with a context of its own that owns attention.
+#pragma once
+
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/json.h"
+#include "graph/graph.h"
+#include "nn/parameter.h"
+
+namespace vertebra {
+
+// What surrounds a forward pass: the graph, the parameters as values, and attention, which is dense in
+// training and paged in serving.
+class ModelContext {
+ public:
+  ModelContext(Graph& graph, DType compute) : graph_(graph), compute_(compute) {}
+  virtual ~ModelContext() = default;
+
+  Graph& graph() { return graph_; }
+  // Precision of matrix products: f32, or bf16 (operands rounded, f32 accumulation).
+  DType compute() const { return compute_; }
+  // The value of a declared parameter.
+  virtual Value parameter(std::string_view name) = 0;
+  // q [N, H, D], k and v [N, K, D] of one layer's tokens -> [N, H, D].
+  virtual Value attend(int layer, Value q, Value k, Value v) = 0;
+
+ private:
+  Graph& graph_;
+  DType compute_;
+};
+
+// Sizes that engine and trainer need of any model.
+struct ModelShape {
+  int layers = 0;
+  int64_t embedding = 0, heads = 0, key_value_heads = 0, head_dim = 0, vocabulary = 0;
+  int64_t context_length = 0;
+};
+
+class Model {
+ public:
+  virtual ~Model() = default;
+  // The configuration as it is written to config.json.
+  virtual const Json& config() const = 0;
+  virtual const ModelShape& shape() const = 0;
+  virtual const std::vector<ParameterSpec>& parameters() const = 0;
+  // tokens i32 [N], positions i32 [N] -> hidden states after the final norm, f32 [N, E].
+  virtual Value forward(ModelContext& context, Value tokens, Value positions) const = 0;
+  // Name of the output head's parameter [V, E] (the embedding's, when tied).
+  virtual std::string_view head() const = 0;
+
+  // hidden [N, E] -> logits f32 [N, V].
+  Value logits(ModelContext& context, Value hidden) const;
+  // Multiply-adds x 2 of one token's forward and backward pass in matrix products, at sequence length
+  // `length` (attention counted causal): the usual 6 N + 6 L H D T estimate, by the declared shapes.
+  double training_flops_per_token(int64_t length) const;
+};
+
+// Makes the model that a config.json describes ("model_type"). Throws invalid_argument naming key, value
+// found and wanted; unimplemented with the list of known architectures. `source` names the config.
+std::unique_ptr<Model> make_model(const Json& config, std::string_view source);
+std::vector<std::string> known_model_types();
+
+// The configuration for a width/depth dial: what `[model] architecture = "llama"` with sizes in a recipe
+// becomes. Missing sizes follow from `depth` (layers): embedding 64 x depth, heads of 64, SwiGLU width 8/3.
+Json default_config(std::string_view model_type, const Json& sizes, int64_t vocabulary,
+                    int64_t context_length);
+
+}  // namespace vertebra
