@@ -1,0 +1,52 @@
+#include "train/evaluate.h"
+
+#include <cmath>
+
+#include "train/train_graph.h"
+
+namespace vertebra {
+
+double LossSummary::perplexity() const { return std::exp(loss()); }
+
+void upload_batch(const Batch& batch, BufferSet& buffers) {
+  const Shape shape{batch.rows, batch.length};
+  const auto copy = [&](const char* name, const std::vector<int32_t>& values) {
+    Buffer& buffer = buffers.at(name);
+    require(buffer.type().shape == shape && static_cast<int64_t>(values.size()) == shape.elements(),
+            "a batch of {} rows of {} tokens was given where {} was wanted", batch.rows, batch.length,
+            buffer.type().shape.to_string());
+    buffer.copy_from(Tensor::view({DType::kI32, shape}, values.data(), nullptr));
+  };
+  copy(inputs::kTokens, batch.tokens);
+  copy(inputs::kLabels, batch.labels);
+  copy(inputs::kSegments, batch.segments);
+  copy(inputs::kPositions, batch.positions);
+}
+
+LossEvaluator::LossEvaluator(Backend& backend, const Model& model, BufferSet& buffers, int64_t rows,
+                             int64_t length, DType compute, std::span<const int32_t> token_bytes)
+    : buffers_(buffers),
+      token_bytes_(token_bytes),
+      executable_(backend, build_evaluation(model, rows, length, compute), buffers) {}
+
+LossSummary LossEvaluator::run(const BatchSequence& batches) {
+  LossSummary out;
+  for (int64_t index = 0;; ++index) {
+    const std::optional<Batch> batch = batches(index);
+    if (!batch) return out;
+    upload_batch(*batch, buffers_);
+    executable_.run();
+    const Tensor losses = buffers_.at(outputs::kTokenLoss).to_host();
+    const auto values = losses.data<float>();
+    for (size_t i = 0; i < values.size(); ++i) {
+      const int32_t label = batch->labels[i];
+      if (label < 0) continue;
+      out.loss_sum += values[i];
+      ++out.labels;
+      if (static_cast<size_t>(label) < token_bytes_.size())
+        out.bytes += token_bytes_[static_cast<size_t>(label)];
+    }
+  }
+}
+
+}  // namespace vertebra

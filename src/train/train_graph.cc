@@ -1,0 +1,190 @@
+#include "train/train_graph.h"
+
+#include <limits>
+#include <map>
+
+#include "transforms/autodiff.h"
+#include "transforms/passes.h"
+
+namespace vertebra {
+namespace {
+
+struct Batch {
+  Value tokens, labels, segments, positions;  // [B, T] each
+};
+
+Batch batch_inputs(Graph& graph, int64_t rows, int64_t length) {
+  const TensorType type{DType::kI32, {rows, length}};
+  return {graph.parameter(inputs::kTokens, type), graph.parameter(inputs::kLabels, type),
+          graph.parameter(inputs::kSegments, type), graph.parameter(inputs::kPositions, type)};
+}
+
+// Parameters as graph inputs; dense causal attention within the documents of a row.
+class TrainingContext final : public ModelContext {
+ public:
+  TrainingContext(Graph& graph, const Model& model, DType compute, const Batch& batch)
+      : ModelContext(graph, compute), segments_(batch.segments) {
+    for (const ParameterSpec& spec : model.parameters()) {
+      parameters_[spec.name] = graph.parameter(spec.name, {DType::kF32, spec.shape});
+    }
+  }
+
+  Value parameter(std::string_view name) override {
+    const auto it = parameters_.find(name);
+    VERTEBRA_CHECK(it != parameters_.end(), "a model uses a parameter that it does not declare");
+    return it->second;
+  }
+
+  Value attend(int, Value q, Value k, Value v) override {
+    const int64_t B = segments_.shape()[0], T = segments_.shape()[1], D = q.shape()[2];
+    const auto rows = [&](Value x) { return reshape(x, {B, T, x.shape()[1], D}); };
+    return reshape(attention(rows(q), rows(k), rows(v), segments_), q.shape());
+  }
+
+ private:
+  Value segments_;
+  std::map<std::string, Value, std::less<>> parameters_;
+};
+
+// Loss of every token, f32 [B*T], 0 where there is no label.
+Value token_losses(const Model& model, TrainingContext& context, const Batch& batch) {
+  const Shape flat{batch.tokens.shape().elements()};
+  const Value hidden = model.forward(context, reshape(batch.tokens, flat), reshape(batch.positions, flat));
+  const Graph::Scope scope(context.graph(), "head");
+  return linear_cross_entropy(hidden, context.parameter(model.head()), reshape(batch.labels, flat),
+                              context.compute());
+}
+
+// Adds the forward and backward pass; returns the gradients of `loss_scale` times the summed loss.
+std::vector<Value> add_loss_and_gradients(Graph& graph, const Model& model,
+                                          const TrainGraphOptions& options) {
+  const Batch batch = batch_inputs(graph, options.rows, options.length);
+  TrainingContext context(graph, model, options.compute, batch);
+  const Value scale = graph.parameter(inputs::kLossScale, {DType::kF32, {}});
+  const Value loss = reduce_sum(token_losses(model, context, batch), {0});
+  graph.add_output(outputs::kLoss, loss);
+  std::vector<Value> parameters;
+  for (const ParameterSpec& spec : model.parameters()) parameters.push_back(context.parameter(spec.name));
+  return gradients(multiply(loss, scale), parameters);
+}
+
+bool uses_muon(const ParameterSpec& spec, const OptimizerOptions& options) {
+  return options.kind == "muon" && spec.role == Role::kMatrix;
+}
+
+// Adds clipping and the optimizer; parameters are graph inputs already.
+void add_update(Graph& graph, const Model& model, const TrainGraphOptions& options,
+                const std::vector<Value>& raw_gradients) {
+  const Graph::Scope scope(graph, "optimizer");
+  const OptimizerOptions& optimizer = options.optimizer;
+  const auto scalar = [&](const char* name) { return graph.parameter(name, {DType::kF32, {}}); };
+  const Value rate = scalar(inputs::kLearningRate), matrix_rate = scalar(inputs::kMatrixLearningRate);
+  const Value step = scalar(inputs::kStep), limit = scalar(inputs::kNormLimit);
+
+  const Value norm = global_norm(raw_gradients);
+  graph.add_output(outputs::kGradientNorm, norm);
+  // NaN compares false, so a gradient that is not finite, or larger than the limit, moves nothing.
+  const Value sound = compare(norm, limit, Comparison::kLessEqual);
+  const Value zero = constant(graph, 0), one = constant(graph, 1);
+  Value factor = one;
+  if (options.clip_norm > 0)
+    factor = minimum(one, divide(options.clip_norm, maximum(norm, constant(graph, 1e-30))));
+  const Value safe_rate = select(sound, rate, zero), safe_matrix_rate = select(sound, matrix_rate, zero);
+
+  for (size_t i = 0; i < raw_gradients.size(); ++i) {
+    const ParameterSpec& spec = model.parameters()[i];
+    const Value parameter = graph.inputs()[static_cast<size_t>(graph.input_index(spec.name))].value;
+    const auto state = [&](const std::string& name) {
+      return graph.parameter(name, {DType::kF32, spec.shape});
+    };
+    const Shape shape = spec.shape;
+    const Value everywhere = broadcast_in_dim(sound, shape, {});
+    const Value gradient = select(everywhere, multiply(raw_gradients[i], broadcast_in_dim(factor, shape, {})),
+                                  full(graph, shape, 0));
+    if (uses_muon(spec, optimizer)) {
+      const Value momentum = state("momentum/" + spec.name);
+      const auto updated = muon_update(parameter, gradient, momentum, safe_matrix_rate,
+                                       {.momentum = optimizer.momentum,
+                                        .weight_decay = optimizer.matrix_weight_decay,
+                                        .compute = options.compute});
+      graph.add_output(spec.name, updated[0], parameter);
+      graph.add_output("momentum/" + spec.name, updated[1], momentum);
+    } else {
+      const Value m = state("m/" + spec.name), v = state("v/" + spec.name);
+      const bool decays = spec.role != Role::kVector && optimizer.kind == "adamw";
+      const auto updated = adamw_update(parameter, gradient, m, v, safe_rate, step,
+                                        {.beta1 = optimizer.beta1,
+                                         .beta2 = optimizer.beta2,
+                                         .epsilon = optimizer.epsilon,
+                                         .weight_decay = decays ? optimizer.weight_decay : 0});
+      graph.add_output(spec.name, updated[0], parameter);
+      graph.add_output("m/" + spec.name, updated[1], m);
+      graph.add_output("v/" + spec.name, updated[2], v);
+    }
+  }
+}
+
+Graph finish(Graph graph, const TrainGraphOptions& options) {
+  if (options.rematerialize) return rematerialize(graph);
+  return graph;
+}
+
+}  // namespace
+
+std::string gradient_name(const std::string& parameter) { return "gradient/" + parameter; }
+
+std::vector<StateSpec> optimizer_state(const Model& model, const OptimizerOptions& options) {
+  require(options.kind == "adamw" || options.kind == "muon", "optimizer '{}' is unknown; adamw and muon are",
+          options.kind);
+  std::vector<StateSpec> out;
+  for (const ParameterSpec& spec : model.parameters()) {
+    if (uses_muon(spec, options)) {
+      out.push_back({"momentum/" + spec.name, spec.shape});
+    } else {
+      out.push_back({"m/" + spec.name, spec.shape});
+      out.push_back({"v/" + spec.name, spec.shape});
+    }
+  }
+  return out;
+}
+
+Graph build_training_step(const Model& model, const TrainGraphOptions& options) {
+  Graph graph;
+  add_update(graph, model, options, add_loss_and_gradients(graph, model, options));
+  return finish(std::move(graph), options);
+}
+
+Graph build_accumulation_step(const Model& model, const TrainGraphOptions& options) {
+  Graph graph;
+  const std::vector<Value> fresh = add_loss_and_gradients(graph, model, options);
+  for (size_t i = 0; i < fresh.size(); ++i) {
+    const std::string name = gradient_name(model.parameters()[i].name);
+    const Value sum = graph.parameter(name, fresh[i].type());
+    graph.add_output(name, add(sum, fresh[i]), sum);
+  }
+  return finish(std::move(graph), options);
+}
+
+Graph build_update_step(const Model& model, const TrainGraphOptions& options) {
+  Graph graph;
+  std::vector<Value> sums;
+  for (const ParameterSpec& spec : model.parameters()) graph.parameter(spec.name, {DType::kF32, spec.shape});
+  for (const ParameterSpec& spec : model.parameters()) {
+    sums.push_back(graph.parameter(gradient_name(spec.name), {DType::kF32, spec.shape}));
+  }
+  add_update(graph, model, options, sums);
+  for (size_t i = 0; i < sums.size(); ++i) {
+    graph.add_output(gradient_name(model.parameters()[i].name), full(graph, sums[i].shape(), 0), sums[i]);
+  }
+  return graph;
+}
+
+Graph build_evaluation(const Model& model, int64_t rows, int64_t length, DType compute) {
+  Graph graph;
+  const Batch batch = batch_inputs(graph, rows, length);
+  TrainingContext context(graph, model, compute, batch);
+  graph.add_output(outputs::kTokenLoss, reshape(token_losses(model, context, batch), {rows, length}));
+  return graph;
+}
+
+}  // namespace vertebra

@@ -1,0 +1,345 @@
+#include "train/trainer.h"
+
+#include <sys/resource.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <deque>
+#include <limits>
+
+#include "base/file.h"
+#include "base/interrupt.h"
+#include "base/log.h"
+#include "base/progress.h"
+#include "formats/checkpoint.h"
+
+namespace vertebra {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+constexpr size_t kNormHistory = 64;
+constexpr size_t kNormsBeforeJudging = 16;  // the first norms say little about what is usual
+
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+double core_seconds() {
+  rusage usage = {};
+  getrusage(RUSAGE_SELF, &usage);
+  const auto seconds = [](const timeval& t) {
+    return static_cast<double>(t.tv_sec) + 1e-6 * static_cast<double>(t.tv_usec);
+  };
+  return seconds(usage.ru_utime) + seconds(usage.ru_stime);
+}
+
+uint64_t peak_memory_bytes() {
+  rusage usage = {};
+  getrusage(RUSAGE_SELF, &usage);
+  return static_cast<uint64_t>(usage.ru_maxrss) * 1024;
+}
+
+double median(std::deque<double> values) {
+  const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
+  std::nth_element(values.begin(), middle, values.end());
+  return *middle;
+}
+
+int64_t count_labels(const Batch& batch) {
+  return std::count_if(batch.labels.begin(), batch.labels.end(), [](int32_t label) { return label >= 0; });
+}
+
+// Metrics written after the checkpoint that a run continues from would appear twice.
+void drop_metrics_after(const std::filesystem::path& path, int64_t step) {
+  if (!std::filesystem::exists(path)) return;
+  const std::string text = read_file(path);
+  std::string kept;
+  for (size_t start = 0; start < text.size();) {
+    const size_t end = text.find('\n', start);
+    if (end == std::string::npos) break;  // a line cut off by a kill
+    const std::string_view line(text.data() + start, end - start);
+    const Json value = parse_json(line, path.string());
+    if (json_get<int64_t>(value, "step", path.string()) <= step) kept.append(line) += '\n';
+    start = end + 1;
+  }
+  if (kept.size() != text.size()) write_file_atomic(path, kept);
+}
+
+}  // namespace
+
+struct Trainer::Impl {
+  Backend& backend;
+  const Model& model;
+  TrainerOptions options;
+  TrainerInputs inputs;
+  BufferSet buffers;
+  std::vector<StateSpec> states;
+  std::unique_ptr<BoundExecutable> step_executable, accumulate_executable, update_executable;
+  std::unique_ptr<LossEvaluator> evaluator;
+
+  // What a checkpoint holds beside tensors.
+  int64_t step = 0;  // steps done
+  int64_t skipped = 0, skipped_in_a_row = 0;
+  std::deque<double> norms;
+  std::deque<double> losses;
+
+  std::filesystem::path metrics_path() const { return options.folder / "metrics.jsonl"; }
+  std::filesystem::path checkpoints_path() const { return options.folder / "checkpoints"; }
+
+  Impl(Backend& backend_in, const Model& model_in, TrainerOptions options_in, TrainerInputs inputs_in)
+      : backend(backend_in), model(model_in), options(std::move(options_in)), inputs(std::move(inputs_in)) {
+    states = optimizer_state(model, options.graph.optimizer);
+  }
+
+  void compile() {
+    if (options.accumulation == 1) {
+      step_executable =
+          std::make_unique<BoundExecutable>(backend, build_training_step(model, options.graph), buffers);
+    } else {
+      accumulate_executable =
+          std::make_unique<BoundExecutable>(backend, build_accumulation_step(model, options.graph), buffers);
+      update_executable =
+          std::make_unique<BoundExecutable>(backend, build_update_step(model, options.graph), buffers);
+    }
+    if (inputs.validation) {
+      evaluator =
+          std::make_unique<LossEvaluator>(backend, model, buffers, options.graph.rows, options.graph.length,
+                                          options.graph.compute, inputs.token_bytes);
+    }
+  }
+
+  void start_fresh() {
+    for (const ParameterSpec& spec : model.parameters()) {
+      const Tensor value = inputs.initial(spec);
+      require(value.type() == TensorType{DType::kF32, spec.shape},
+              "parameter '{}' starts as {}, {} was wanted", spec.name, value.type().to_string(),
+              TensorType{DType::kF32, spec.shape}.to_string());
+      buffers.set(spec.name, backend.upload(value));
+    }
+    for (const StateSpec& spec : states)
+      buffers.set(spec.name, backend.upload(Tensor::zeros({DType::kF32, spec.shape})));
+    std::filesystem::remove(metrics_path());
+  }
+
+  bool resume() {
+    std::optional<Checkpoint> checkpoint = load_latest_checkpoint(checkpoints_path());
+    if (!checkpoint) return false;
+    const std::string source = checkpoints_path().string();
+    const Json& state = checkpoint->state;
+    if (json_get<std::string>(state, "fingerprint", source) != options.fingerprint) {
+      log_info("the checkpoints in {} are of another recipe; training starts anew", source);
+      std::filesystem::remove_all(checkpoints_path());
+      return false;
+    }
+    std::map<std::string, Tensor> tensors(checkpoint->tensors.begin(), checkpoint->tensors.end());
+    const auto take = [&](const std::string& name, const Shape& shape) {
+      const auto it = tensors.find(name);
+      require(it != tensors.end(), Code::kDataLoss, "the checkpoint in {} lacks '{}'", source, name);
+      require(it->second.type() == TensorType{DType::kF32, shape}, Code::kDataLoss,
+              "the checkpoint in {} has '{}' as {}", source, name, it->second.type().to_string());
+      buffers.set(name, backend.upload(it->second));
+    };
+    for (const ParameterSpec& spec : model.parameters()) take(spec.name, spec.shape);
+    for (const StateSpec& spec : states) take(spec.name, spec.shape);
+    step = checkpoint->step;
+    skipped = json_get<int64_t>(state, "skipped", source);
+    skipped_in_a_row = json_get<int64_t>(state, "skipped_in_a_row", source);
+    norms = json_get<std::deque<double>>(state, "norms", source);
+    losses = json_get<std::deque<double>>(state, "losses", source);
+    drop_metrics_after(metrics_path(), step);
+    return true;
+  }
+
+  void save() {
+    Checkpoint checkpoint;
+    checkpoint.step = step;
+    for (const ParameterSpec& spec : model.parameters()) {
+      checkpoint.tensors.emplace_back(spec.name, buffers.at(spec.name).to_host());
+    }
+    for (const StateSpec& spec : states)
+      checkpoint.tensors.emplace_back(spec.name, buffers.at(spec.name).to_host());
+    checkpoint.state = {{"fingerprint", options.fingerprint},
+                        {"skipped", skipped},
+                        {"skipped_in_a_row", skipped_in_a_row},
+                        {"norms", norms},
+                        {"losses", losses}};
+    save_checkpoint(checkpoints_path(), checkpoint, options.keep_checkpoints);
+  }
+
+  void set_scalar(const char* name, double value) {
+    const auto as_float = static_cast<float>(value);
+    buffers.at(name).copy_from(Tensor::view({DType::kF32, {}}, &as_float, nullptr));
+  }
+  double read_scalar(const char* name) const { return buffers.at(name).to_host().at(0); }
+
+  double norm_limit() const {
+    if (norms.size() < kNormsBeforeJudging) return std::numeric_limits<float>::max();
+    return options.spike_factor * median(norms);
+  }
+
+  struct StepResult {
+    double loss = 0, norm = 0;
+    int64_t labels = 0;
+  };
+
+  StepResult run_step() {
+    std::vector<Batch> batches;
+    StepResult result;
+    for (int64_t i = 0; i < options.accumulation; ++i) {
+      batches.push_back(inputs.batch(step * options.accumulation + i));
+      result.labels += count_labels(batches.back());
+    }
+    const double factor = schedule_factor(options.schedule, step);
+    set_scalar(inputs::kLearningRate, factor * options.graph.optimizer.learning_rate);
+    set_scalar(inputs::kMatrixLearningRate, factor * options.graph.optimizer.matrix_learning_rate);
+    set_scalar(inputs::kStep, static_cast<double>(step + 1));
+    set_scalar(inputs::kNormLimit, norm_limit());
+    set_scalar(inputs::kLossScale, 1.0 / static_cast<double>(std::max<int64_t>(1, result.labels)));
+    for (const Batch& batch : batches) {
+      upload_batch(batch, buffers);
+      (step_executable ? *step_executable : *accumulate_executable).run();
+      result.loss += read_scalar(outputs::kLoss);
+    }
+    if (update_executable) update_executable->run();
+    result.loss /= static_cast<double>(std::max<int64_t>(1, result.labels));
+    result.norm = read_scalar(outputs::kGradientNorm);
+    return result;
+  }
+
+  // Whether the update was made; keeps the books by which a spike is told from the usual.
+  bool judge(const StepResult& result, double limit) {
+    const bool made = result.norm <= limit;
+    if (made) {
+      norms.push_back(result.norm);
+      if (norms.size() > kNormHistory) norms.pop_front();
+      skipped_in_a_row = 0;
+      return true;
+    }
+    ++skipped;
+    ++skipped_in_a_row;
+    log_warning("step {}: loss {:.4g}, gradient norm {:.4g} is above the limit {:.4g}; the update is skipped",
+                step + 1, result.loss, result.norm, limit);
+    require(
+        skipped_in_a_row <= options.max_skips, Code::kDataLoss,
+        "training became unsound: {} updates in a row were skipped, the last at step {} with loss {:.4g} and "
+        "gradient norm "
+        "{:.4g}. The newest checkpoint in {} is from before; lower the learning rate, or look at the data",
+        skipped_in_a_row, step + 1, result.loss, result.norm, checkpoints_path().string());
+    return false;
+  }
+};
+
+Trainer::Trainer(Backend& backend, const Model& model, TrainerOptions options, TrainerInputs inputs)
+    : impl_(std::make_unique<Impl>(backend, model, std::move(options), std::move(inputs))) {
+  require(impl_->options.schedule.steps >= 1, "training needs at least 1 step, {} were asked for",
+          impl_->options.schedule.steps);
+  require(impl_->options.accumulation >= 1, "accumulation is {}, at least 1 was wanted",
+          impl_->options.accumulation);
+}
+
+Trainer::~Trainer() = default;
+
+BufferSet& Trainer::buffers() { return impl_->buffers; }
+
+std::vector<std::pair<std::string, Tensor>> Trainer::parameters_to_host() const {
+  std::vector<std::pair<std::string, Tensor>> out;
+  for (const ParameterSpec& spec : impl_->model.parameters()) {
+    out.emplace_back(spec.name, impl_->buffers.at(spec.name).to_host());
+  }
+  return out;
+}
+
+TrainResult Trainer::run() {
+  Impl& t = *impl_;
+  const TrainerOptions& options = t.options;
+  std::filesystem::create_directories(options.folder);
+  TrainResult result;
+  result.resumed = t.resume();
+  if (result.resumed) {
+    log_info("continuing from step {} of {}", t.step, options.schedule.steps);
+  } else {
+    t.start_fresh();
+  }
+  t.compile();
+  if (t.update_executable) {
+    for (const ParameterSpec& spec : t.model.parameters()) {
+      t.buffers.at(gradient_name(spec.name)).copy_from(Tensor::zeros({DType::kF32, spec.shape}));
+    }
+  }
+
+  const int64_t steps = options.schedule.steps;
+  const int64_t tokens_per_step = options.accumulation * options.graph.rows * options.graph.length;
+  const double flops_per_token = t.model.training_flops_per_token(options.graph.length);
+  const double peak = t.backend.peak_flops(options.graph.compute);
+  const size_t tail = static_cast<size_t>(std::max<int64_t>(1, steps / 10));
+  Progress progress("step", static_cast<uint64_t>(steps), "steps");
+  const auto start = Clock::now();
+  const double core_start = core_seconds();
+  auto last_log = start;
+  int64_t logged_step = t.step;
+
+  while (t.step < steps) {
+    if (interrupt_requested()) {
+      t.save();
+      progress.clear();
+      throw Interrupted(
+          fmt::format("stopped at step {} of {}; the state is saved, the same command goes on from there",
+                      t.step, steps));
+    }
+    const double limit = t.norm_limit();
+    const Impl::StepResult step = t.run_step();
+    const bool updated = t.judge(step, limit);
+    ++t.step;
+    if (updated) {
+      t.losses.push_back(step.loss);
+      if (t.losses.size() > tail) t.losses.pop_front();
+    }
+    const bool last = t.step == steps;
+    const auto due = [&](int64_t every) { return every > 0 && t.step % every == 0; };
+    const bool evaluates = t.evaluator && (due(options.evaluate_every) || last);
+    const bool samples = t.inputs.sample && options.sample_every > 0 && (due(options.sample_every) || last);
+    if (due(options.log_every) || last || evaluates || samples) {
+      const double rate = static_cast<double>((t.step - logged_step) * tokens_per_step) /
+                          std::max(1e-9, seconds_since(last_log));
+      Json line = {{"step", t.step},
+                   {"loss", step.loss},
+                   {"learning_rate_factor", schedule_factor(options.schedule, t.step - 1)},
+                   {"gradient_norm", step.norm},
+                   {"labels", step.labels},
+                   {"tokens_per_second", rate},
+                   {"share_of_ceiling", rate * flops_per_token / peak},
+                   {"seconds", seconds_since(start)}};
+      if (evaluates) {
+        const LossSummary summary = t.evaluator->run(t.inputs.validation);
+        line["validation_loss"] = summary.loss();
+        line["validation_bits_per_byte"] = summary.bits_per_byte();
+        if (last) result.validation = summary;
+      }
+      if (samples) {
+        line["samples"] = t.inputs.sample(t.buffers);
+      }
+      append_line(t.metrics_path(), json_line(line));
+      last_log = Clock::now();
+      logged_step = t.step;
+      progress.update(static_cast<uint64_t>(t.step),
+                      fmt::format("loss {:.3f}  {:.0f} tokens/s  {:.0f} % of the ceiling", step.loss, rate,
+                                  100 * rate * flops_per_token / peak));
+    }
+    if (due(options.checkpoint_every) || last) t.save();
+  }
+  progress.clear();
+  if (t.evaluator && result.validation.labels == 0) result.validation = t.evaluator->run(t.inputs.validation);
+
+  result.steps = steps;
+  result.tokens = steps * tokens_per_step;
+  result.skipped = t.skipped;
+  for (const double loss : t.losses) result.loss += loss / static_cast<double>(t.losses.size());
+  result.wall_seconds = seconds_since(start);
+  result.core_seconds = core_seconds() - core_start;
+  result.peak_memory_bytes = peak_memory_bytes();
+  return result;
+}
+
+}  // namespace vertebra
