@@ -50,7 +50,8 @@ struct OperandSample {
   enum class Fill { kNormal, kUniform, kIntegers, kValues } fill = Fill::kNormal;
   double low = -1, high = 1;   // kNormal: mean (low+high)/2, deviation (high-low)/2; kIntegers: [low, high)
   std::vector<double> values;  // kValues
-  bool differentiable = true;  // checked against finite differences (floating-point operands only)
+  bool differentiable = true;  // checked against finite differences (floating-point operands only); one that is
+                               // not keeps its type in the bf16 run
 };
 
 OperandSample normal(Shape shape, double deviation = 1);
@@ -60,10 +61,10 @@ OperandSample values(Shape shape, std::vector<double> values, DType dtype = DTyp
 
 struct OpSample {
   std::string name;
-  std::vector<OperandSample> operands;  // f32 operands are tried as f32 and bf16 where the op allows it
+  std::vector<OperandSample> operands;
   Attrs attrs;
   double tolerance = 1e-5;  // of an f32 kernel against the reference, relative to the largest value
-  bool bf16 = true;         // also run with every f32 operand in bf16
+  bool bf16 = true;         // also run with every differentiable f32 operand in bf16
   std::vector<int> gradient_results =
       {};  // results that enter the test's loss; empty: all floating-point ones
 };

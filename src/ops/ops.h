@@ -39,9 +39,13 @@ Value minimum(Value a, Value b);
 Value power(Value a, Value b);
 Value add(Value a, double b);  // and so on with a scalar of a's dtype
 Value subtract(double a, Value b);
+Value subtract(Value a, double b);
 Value multiply(Value a, double b);
 Value divide(Value a, double b);
 Value divide(double a, Value b);
+Value maximum(Value a, double b);
+Value minimum(Value a, double b);
+Value power(Value a, double b);
 Value negate(Value a);
 Value exponential(Value a);
 Value logarithm(Value a);

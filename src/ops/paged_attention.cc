@@ -1,0 +1,158 @@
+// Attention of a ragged serving step over a paged cache. The decomposition gathers every row's keys and is
+// the oracle; a kernel walks the pages.
+#include "ops/attention_rules.h"
+#include "ops/ops.h"
+#include "ops/registry.h"
+#include "ops/shape_rules.h"
+
+namespace vertebra {
+namespace {
+
+using Values = std::vector<Value>;
+
+std::vector<TensorType> infer_paged(const InferInput& in) {
+  in.check_operand_count(8);
+  check_float(in, 0, "q");
+  check_rank(in, 0, 3, "q [N, H, D]");
+  check_rank(in, 1, 3, "k_new [N, K, D]");
+  check_dtype(in, 1, in.operands[0].dtype, "k_new");
+  check_type(in, 2, in.operands[1], "v_new");
+  check_float(in, 3, "k_cache");
+  check_rank(in, 3, 4, "k_cache [P, page_size, K, D]");
+  check_type(in, 4, in.operands[3], "v_cache");
+  const Shape& q = in.operands[0].shape;
+  const Shape& k = in.operands[1].shape;
+  const Shape& cache = in.operands[3].shape;
+  in.check(q.dim(0) == k.dim(0), "q [N, H, D] and k_new [N, K, D] differ in N");
+  check_heads(in, q.dim(1), k.dim(1), q.dim(2), k.dim(2));
+  in.check(cache.dim(2) == k.dim(1) && cache.dim(3) == k.dim(2), "the caches do not hold k_new's heads {}",
+           k.to_string());
+  in.check(cache.is_static() && cache[0] > 0 && cache[1] > 0,
+           "the caches need pages of a fixed size above 0");
+  in.check(cache[0] * cache[1] < (int64_t{1} << 31),
+           "the caches hold {} positions, fewer than 2^31 are wanted", cache[0] * cache[1]);
+  check_dtype(in, 5, DType::kI32, "page_table");
+  check_rank(in, 5, 2, "page_table [R, pages per request]");
+  const Shape& table = in.operands[5].shape;
+  in.check(
+      table[0] > 0 && table[1] > 0 && table.dim(1).symbol == 0 && table[1] * cache[1] < (int64_t{1} << 31),
+      "page_table needs rows of a fixed number of pages above 0 with fewer than 2^31 positions");
+  check_type(in, 6, {DType::kI32, Shape{q.dim(0)}}, "request [N]");
+  check_type(in, 7, {DType::kI32, Shape{q.dim(0)}}, "positions [N]");
+  return {in.operands[0], in.operands[3], in.operands[4]};
+}
+
+// 0 <= a < limit
+Value within(Value a, int64_t limit) {
+  return logical_and(compare_with(a, 0, "ge"), compare_with(a, static_cast<double>(limit), "lt"));
+}
+
+Value clamp_index(Value a, int64_t limit) { return minimum(maximum(a, 0.0), static_cast<double>(limit - 1)); }
+
+// The cache with `update` [N, K, D] written at `slots` i32 [N] of its P * page_size positions (-1: nowhere).
+// Every slot is written at most once.
+Value write_cache(Value cache, Value update, Value slots) {
+  const Shape& shape = cache.shape();
+  const int64_t positions = shape[0] * shape[1];
+  const Shape flat = {positions, shape.dim(2), shape.dim(3)};
+  const Value ones = full(cache.graph(), slots.shape(), 1, DType::kI32);
+  const Value written = compare_with(scatter_add_rows(slots, ones, positions), 0, "gt");
+  const Value added = scatter_add_rows(slots, convert(update, cache.dtype()), positions);
+  return reshape(select(broadcast_leading(written, flat), added, reshape(cache, flat)), shape);
+}
+
+// Everything about where rows lie: i32 and bool [N], and [N, S] with S = pages per request * page_size.
+struct Placement {
+  Value valid;      // [N]: the row is of a request and lies in the table
+  Value new_slots;  // [N]: where the row's key goes, -1 for nowhere
+  Value slots;      // [N, S]: where position s of the row's request lies
+};
+
+Placement place(Value page_table, Value request, Value positions, int64_t pages, int64_t page_size) {
+  const Shape& table = page_table.shape();
+  const int64_t capacity = table[1] * page_size;
+  const Dim n = request.shape().dim(0);
+  Placement out;
+  // The number of requests may be bounded; a request outside is a mistake of the caller and is clamped.
+  out.valid = logical_and(compare_with(request, 0, "ge"), within(positions, capacity));
+  const Value rows = gather_rows(page_table, maximum(request, 0.0));  // [N, pages per request]
+  const Shape paged = {n, table.dim(1), page_size};
+  const Value inside = iota(request.graph(), paged, 2);
+  const Value page = broadcast_in_dim(clamp_index(rows, pages), paged, {0, 1});
+  const Shape flat = {n, capacity};
+  out.slots = reshape(add(multiply(page, static_cast<double>(page_size)), inside), flat);
+
+  const Value mine =
+      compare(iota(request.graph(), flat, 1), broadcast_leading(positions, flat), Comparison::kEqual);
+  const Value in_cache = reshape(broadcast_in_dim(within(rows, pages), paged, {0, 1}), flat);
+  // One position of a row at most is the row's own: the sum picks it (slot + 1, 0 for none).
+  const Value chosen = logical_and(mine, logical_and(in_cache, broadcast_leading(out.valid, flat)));
+  out.new_slots = add(reduce_sum(select(chosen, add(out.slots, 1.0), zeros_like(out.slots)), {1}), -1.0);
+  return out;
+}
+
+Values decompose_paged(Graph& graph, const Node& node, std::span<const Value> operands) {
+  const Value q = operands[0], positions = operands[7];
+  const Shape cache = operands[3].shape();
+  const Placement where = place(operands[5], operands[6], positions, cache[0], cache[1]);
+  const Value k_cache = write_cache(operands[3], operands[1], where.new_slots);
+  const Value v_cache = write_cache(operands[4], operands[2], where.new_slots);
+
+  const Shape flat = {cache[0] * cache[1], cache.dim(2), cache.dim(3)};
+  const Value keys = gather_rows(reshape(k_cache, flat), where.slots);  // [N, S, K, D]
+  const Value values = gather_rows(reshape(v_cache, flat), where.slots);
+  const Dim n = q.shape().dim(0), heads = cache.dim(2);
+  const Value grouped = reshape(q, Shape{n, heads, q.shape()[1] / heads.size, q.shape().dim(2)});
+  const DType inner = inner_dtype(q.dtype());
+  const Value dots = dot_general(grouped, keys, {{0, 1}, {0, 2}, {3}, {3}}, inner);  // [N, K, G, S]
+  const Value scores = multiply(dots, node.attrs.get<double>("scale"));
+
+  const Shape pairs = where.slots.shape();
+  const Value key = iota(graph, pairs, 1), query = broadcast_leading(positions, pairs);
+  Value seen =
+      logical_and(compare(key, query, Comparison::kLessEqual), broadcast_leading(where.valid, pairs));
+  if (const int64_t window = node.attrs.get<int64_t>("window"); window > 0)
+    seen = logical_and(seen, compare_with(subtract(query, key), static_cast<double>(window), "lt"));
+  const MaskedSoftmax softmax = masked_softmax(scores, broadcast_in_dim(seen, scores.shape(), {0, 3}));
+  const Value out = dot_general(softmax.probabilities, values, {{0, 1}, {0, 2}, {3}, {1}}, q.dtype());
+  return {reshape(out, q.shape()), k_cache, v_cache};
+}
+
+std::vector<OpSample> paged_samples() {
+  const auto sample = [](std::string name, int64_t n, int64_t h, int64_t window, std::vector<double> request,
+                         std::vector<double> positions) {
+    const auto i32 = [](Shape shape, std::vector<double> list) {
+      return values(shape, std::move(list), DType::kI32);
+    };
+    return OpSample{
+        std::move(name),
+        {normal({n, h, 8}), normal({n, 2, 8}), normal({n, 2, 8}), normal({6, 4, 2, 8}), normal({6, 4, 2, 8}),
+         i32({3, 2}, {2, 5, 0, 3, 4, -1}), i32({n}, std::move(request)), i32({n}, std::move(positions))},
+        {{"scale", 0.35}, {"window", window}}};
+  };
+  return {sample("prefill and decode", 7, 4, 0, {0, 0, 0, 1, 2, 2, -1}, {3, 4, 5, 6, 0, 1, 0}),
+          sample("one row", 1, 2, 0, {1}, {7}), sample("a window", 4, 4, 2, {0, 0, 1, -1}, {0, 1, 5, 9}),
+          sample("padding alone", 2, 2, 0, {-1, -1}, {0, 0})};
+}
+
+}  // namespace
+
+// (q, k_new, v_new, k_cache, v_cache, page_table, request, positions){scale, window} -> (out, k_cache,
+// v_cache). A position beyond the table or a page outside the cache: nothing is written; the row of such a
+// position gives zeros. Reads of pages outside the cache are clamped.
+const OpDef paged_attention_op = {.name = "paged_attention",
+                                  .infer = infer_paged,
+                                  .no_vjp = "only in generation",
+                                  .decompose = decompose_paged,
+                                  .samples = paged_samples};
+
+PagedAttentionResult paged_attention(Value q, Value k_new, Value v_new, Value k_cache, Value v_cache,
+                                     Value page_table, Value request, Value positions,
+                                     const AttentionOptions& options) {
+  const std::vector<Value> out = q.graph().add_node(
+      paged_attention_op, {q, k_new, v_new, k_cache, v_cache, page_table, request, positions},
+      attention_attrs(options, q));
+  return {out[0], out[1], out[2]};
+}
+
+}  // namespace vertebra
