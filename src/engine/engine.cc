@@ -1,0 +1,247 @@
+#include "engine/engine.h"
+
+#include <deque>
+#include <map>
+#include <optional>
+
+#include "engine/serving_graph.h"
+
+namespace vertebra {
+namespace {
+
+// A request on its way: `cached` tokens of `tokens` are in the cache; the rest is fed next.
+struct Sequence {
+  int64_t number = 0;
+  GenerationRequest request;
+  Engine::TokenCallback on_token;
+  Sampler sampler;
+  std::vector<int32_t> tokens;  // prompt and answer
+  int64_t cached = 0;
+  int slot = -1;  // row of the page table
+  std::vector<int32_t> pages;
+  GenerationResult result;
+};
+
+int64_t ceil_divide(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+}  // namespace
+
+std::string_view stop_reason_name(StopReason reason) {
+  switch (reason) {
+    case StopReason::kStopToken:
+      return "end_turn";
+    case StopReason::kMaxTokens:
+      return "max_tokens";
+    case StopReason::kCancelled:
+      return "cancelled";
+  }
+  return "";
+}
+
+struct Engine::Impl {
+  const Model& model;
+  BufferSet& buffers;
+  EngineOptions options;
+  ServingShape shape;
+  std::optional<BoundExecutable> executable;
+
+  int64_t next_number = 0;
+  std::deque<std::unique_ptr<Sequence>> waiting;
+  std::vector<std::unique_ptr<Sequence>> running;  // in order of submission
+  std::map<int64_t, GenerationResult> finished;
+  std::vector<int32_t> free_pages;
+  std::vector<int> free_slots;
+  // Inputs of the step under construction, kept to be filled again without allocating.
+  std::vector<int32_t> tokens, positions, requests, sampled, page_table;
+  std::vector<Sequence*> sampling;
+
+  Impl(Backend& backend, const Model& model_in, BufferSet& parameters, EngineOptions options_in)
+      : model(model_in), buffers(parameters), options(options_in) {
+    const ModelShape& m = model.shape();
+    if (options.context_length == 0) options.context_length = m.context_length;
+    require(options.context_length >= 2 && options.context_length <= m.context_length,
+            "a context of {} tokens was asked for; the model has {}", options.context_length,
+            m.context_length);
+    require(options.max_requests >= 1 && options.tokens_per_step >= options.max_requests &&
+                options.page_size >= 1,
+            "the engine needs at least one request, as many tokens a step as requests, and pages of at least "
+            "one token");
+    shape.tokens = options.tokens_per_step;
+    shape.sampled = shape.requests = options.max_requests;
+    shape.page_size = options.page_size;
+    shape.pages_per_request = ceil_divide(options.context_length, options.page_size);
+    shape.pages = shape.pages_per_request * options.max_requests;
+    shape.compute = options.compute;
+    executable.emplace(backend, build_serving_step(model, shape), buffers);
+    for (int64_t i = shape.pages; i-- > 0;) free_pages.push_back(static_cast<int32_t>(i));
+    for (int64_t i = shape.requests; i-- > 0;) free_slots.push_back(static_cast<int>(i));
+    page_table.assign(static_cast<size_t>(shape.requests * shape.pages_per_request), 0);
+  }
+
+  void admit() {
+    while (!waiting.empty() && !free_slots.empty()) {
+      Sequence& sequence = *waiting.front();
+      sequence.slot = free_slots.back();
+      free_slots.pop_back();
+      running.push_back(std::move(waiting.front()));
+      waiting.pop_front();
+    }
+  }
+
+  void release(Sequence& sequence) {
+    free_pages.insert(free_pages.end(), sequence.pages.rbegin(), sequence.pages.rend());
+    free_slots.push_back(sequence.slot);
+    finished[sequence.number] = std::move(sequence.result);
+  }
+
+  // Feeds the next `count` tokens of a sequence.
+  void feed(Sequence& sequence, int64_t count) {
+    for (int64_t i = 0; i < count; ++i) {
+      const int64_t position = sequence.cached + i;
+      if (position / shape.page_size == static_cast<int64_t>(sequence.pages.size())) {
+        VERTEBRA_CHECK(!free_pages.empty(),
+                       "the cache ran out of pages that every running request has its share of");
+        page_table[static_cast<size_t>(sequence.slot * shape.pages_per_request +
+                                       position / shape.page_size)] = free_pages.back();
+        sequence.pages.push_back(free_pages.back());
+        free_pages.pop_back();
+      }
+      tokens.push_back(sequence.tokens[static_cast<size_t>(position)]);
+      positions.push_back(static_cast<int32_t>(position));
+      requests.push_back(sequence.slot);
+    }
+    sequence.cached += count;
+    if (sequence.cached == static_cast<int64_t>(sequence.tokens.size())) {
+      sampled.push_back(static_cast<int32_t>(tokens.size()) - 1);
+      sampling.push_back(&sequence);
+    }
+  }
+
+  void fill_step() {
+    tokens.clear();
+    positions.clear();
+    requests.clear();
+    sampled.clear();
+    sampling.clear();
+    // Answers go on first, one token each; what is left of the step is for prompts, the oldest first.
+    int64_t left = shape.tokens;
+    for (const auto& sequence : running) {
+      if (static_cast<int64_t>(sequence->tokens.size()) - sequence->cached == 1) {
+        feed(*sequence, 1);
+        --left;
+      }
+    }
+    for (const auto& sequence : running) {
+      const int64_t missing = static_cast<int64_t>(sequence->tokens.size()) - sequence->cached;
+      const int64_t count = std::min(missing, left);
+      if (count > 0) feed(*sequence, count);
+      left -= std::max<int64_t>(0, count);
+    }
+  }
+
+  void upload(const char* name, const std::vector<int32_t>& values, Shape tensor_shape) {
+    buffers.at(name).copy_from(Tensor::view({DType::kI32, tensor_shape}, values.data(), nullptr));
+  }
+
+  void run_forward() {
+    const auto n = static_cast<int64_t>(tokens.size());
+    upload(serving::kTokens, tokens, {n});
+    upload(serving::kPositions, positions, {n});
+    upload(serving::kRequests, requests, {n});
+    if (sampled.empty()) sampled.push_back(0);  // a step of prompts only still has one row of logits, unread
+    upload(serving::kSampledRows, sampled, {static_cast<int64_t>(sampled.size())});
+    upload(serving::kPageTable, page_table, {shape.requests, shape.pages_per_request});
+    executable->run();
+  }
+
+  // Chooses the next token of a sequence; true when the sequence has ended.
+  bool advance(Sequence& sequence, std::span<const float> logits) {
+    const auto position = static_cast<int64_t>(sequence.tokens.size());
+    const SampledToken choice = sequence.sampler.sample(logits, sequence.tokens, position);
+    GenerationResult& result = sequence.result;
+    result.log_probability += choice.log_probability;
+    const auto& stops = sequence.request.stop_tokens;
+    if (std::find(stops.begin(), stops.end(), choice.id) != stops.end()) {
+      result.stop_reason = StopReason::kStopToken;
+      return true;
+    }
+    GeneratedToken token{choice.id, choice.log_probability, {}};
+    if (sequence.request.top_log_probabilities > 0) {
+      token.top = likeliest_tokens(logits, sequence.request.top_log_probabilities);
+    }
+    sequence.tokens.push_back(choice.id);
+    result.tokens.push_back(token);
+    if (sequence.on_token && !sequence.on_token(token)) {
+      result.stop_reason = StopReason::kCancelled;
+      return true;
+    }
+    return static_cast<int64_t>(result.tokens.size()) >= sequence.request.max_tokens;
+  }
+};
+
+Engine::Engine(Backend& backend, const Model& model, BufferSet& parameters, EngineOptions options)
+    : impl_(std::make_unique<Impl>(backend, model, parameters, options)) {}
+
+Engine::~Engine() = default;
+
+int64_t Engine::context_length() const { return impl_->options.context_length; }
+
+int64_t Engine::submit(GenerationRequest request, TokenCallback on_token) {
+  Impl& e = *impl_;
+  const auto length = static_cast<int64_t>(request.prompt.size());
+  require(length > 0, "the prompt has no tokens; at least one is needed");
+  for (const int32_t id : request.prompt) {
+    require(id >= 0 && id < e.model.shape().vocabulary,
+            "token {} of the prompt lies outside the vocabulary of {}", id, e.model.shape().vocabulary);
+  }
+  require(request.max_tokens >= 1, "max_tokens is {}, at least 1 was wanted", request.max_tokens);
+  require(length + request.max_tokens <= e.options.context_length, Code::kOutOfRange,
+          "the prompt has {} tokens and {} more are to be generated: {} in all, but the context holds {}",
+          length, request.max_tokens, length + request.max_tokens, e.options.context_length);
+  const SamplingOptions sampling = request.sampling;
+  auto sequence = std::make_unique<Sequence>(Sequence{
+      e.next_number++, std::move(request), std::move(on_token), Sampler(sampling), {}, 0, -1, {}, {}});
+  sequence->tokens = sequence->request.prompt;
+  sequence->result.prompt_tokens = length;
+  e.waiting.push_back(std::move(sequence));
+  return e.next_number - 1;
+}
+
+bool Engine::step() {
+  Impl& e = *impl_;
+  e.admit();
+  if (e.running.empty()) return false;
+  e.fill_step();
+  e.run_forward();
+  if (!e.sampling.empty()) {
+    const Tensor logits = e.buffers.at(serving::kLogits).to_host();
+    const auto V = static_cast<size_t>(e.model.shape().vocabulary);
+    for (size_t i = 0; i < e.sampling.size(); ++i) {
+      Sequence* sequence = e.sampling[i];
+      if (!e.advance(*sequence, logits.data<float>().subspan(i * V, V))) continue;
+      e.release(*sequence);
+      std::erase_if(e.running, [&](const auto& each) { return each.get() == sequence; });
+    }
+  }
+  return true;
+}
+
+GenerationResult Engine::take(int64_t request) {
+  const auto it = impl_->finished.find(request);
+  require(it != impl_->finished.end(), Code::kNotFound, "request {} is unknown or not finished", request);
+  GenerationResult out = std::move(it->second);
+  impl_->finished.erase(it);
+  return out;
+}
+
+std::vector<GenerationResult> Engine::generate(std::vector<GenerationRequest> requests) {
+  std::vector<int64_t> numbers;
+  for (GenerationRequest& request : requests) numbers.push_back(submit(std::move(request)));
+  while (step()) {
+  }
+  std::vector<GenerationResult> out;
+  for (const int64_t number : numbers) out.push_back(take(number));
+  return out;
+}
+
+}  // namespace vertebra

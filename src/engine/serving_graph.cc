@@ -1,0 +1,65 @@
+#include "engine/serving_graph.h"
+
+#include <map>
+
+#include "ops/ops.h"
+
+namespace vertebra {
+namespace {
+
+constexpr uint8_t kTokenSymbol = 1, kSampledSymbol = 2;
+
+// Parameters as graph inputs; attention over the paged cache.
+class ServingContext final : public ModelContext {
+ public:
+  ServingContext(Graph& graph, const Model& model, const ServingShape& shape, Value requests, Value positions)
+      : ModelContext(graph, shape.compute), requests_(requests), positions_(positions) {
+    for (const ParameterSpec& spec : model.parameters()) {
+      parameters_[spec.name] = graph.parameter(spec.name, {DType::kF32, spec.shape});
+    }
+    page_table_ =
+        graph.parameter(serving::kPageTable, {DType::kI32, {shape.requests, shape.pages_per_request}});
+    const ModelShape& m = model.shape();
+    cache_type_ = {DType::kF32, {shape.pages, shape.page_size, m.key_value_heads, m.head_dim}};
+  }
+
+  Value parameter(std::string_view name) override {
+    const auto it = parameters_.find(name);
+    VERTEBRA_CHECK(it != parameters_.end(), "a model uses a parameter that it does not declare");
+    return it->second;
+  }
+
+  Value attend(int layer, Value q, Value k, Value v) override {
+    const std::string k_name = fmt::format("engine/k_cache/{}", layer),
+                      v_name = fmt::format("engine/v_cache/{}", layer);
+    const Value k_cache = graph().parameter(k_name, cache_type_),
+                v_cache = graph().parameter(v_name, cache_type_);
+    const PagedAttentionResult result =
+        paged_attention(q, k, v, k_cache, v_cache, page_table_, requests_, positions_);
+    graph().add_output(k_name, result.k_cache, k_cache);
+    graph().add_output(v_name, result.v_cache, v_cache);
+    return result.out;
+  }
+
+ private:
+  Value requests_, positions_, page_table_;
+  TensorType cache_type_;
+  std::map<std::string, Value, std::less<>> parameters_;
+};
+
+}  // namespace
+
+Graph build_serving_step(const Model& model, const ServingShape& shape) {
+  Graph graph;
+  const Dim N(shape.tokens, kTokenSymbol), M(shape.sampled, kSampledSymbol);
+  const Value tokens = graph.parameter(serving::kTokens, {DType::kI32, {N}});
+  const Value positions = graph.parameter(serving::kPositions, {DType::kI32, {N}});
+  const Value requests = graph.parameter(serving::kRequests, {DType::kI32, {N}});
+  const Value sampled = graph.parameter(serving::kSampledRows, {DType::kI32, {M}});
+  ServingContext context(graph, model, shape, requests, positions);
+  const Value hidden = model.forward(context, tokens, positions);
+  graph.add_output(serving::kLogits, model.logits(context, gather_rows(hidden, sampled)));
+  return graph;
+}
+
+}  // namespace vertebra

@@ -1,0 +1,32 @@
+// The graph of a serving step: one ragged forward over N tokens of many requests, attention over the
+// paged cache, logits of the rows that are sampled. Compiled once, run for any N and M up to the bounds.
+#pragma once
+
+#include "models/model.h"
+
+namespace vertebra {
+
+struct ServingShape {
+  int64_t tokens = 256;  // bound of N
+  int64_t sampled = 8;   // bound of M, rows whose logits are wanted
+  int64_t requests = 8;  // R
+  int64_t pages_per_request = 8;
+  int64_t pages = 64;  // P
+  int64_t page_size = 64;
+  DType compute = DType::kF32;
+};
+
+namespace serving {
+inline constexpr const char* kTokens = "engine/tokens";         // i32 [N]
+inline constexpr const char* kPositions = "engine/positions";   // i32 [N]
+inline constexpr const char* kRequests = "engine/requests";     // i32 [N]: row of the page table
+inline constexpr const char* kPageTable = "engine/page_table";  // i32 [R, pages_per_request]
+inline constexpr const char* kSampledRows = "engine/sampled";   // i32 [M]: rows of N
+inline constexpr const char* kLogits = "engine/logits";         // f32 [M, V]
+}  // namespace serving
+
+// Parameters are inputs of their names; caches "engine/k_cache/LAYER", "engine/v_cache/LAYER" f32
+// [P, page_size, K, D] are donated.
+Graph build_serving_step(const Model& model, const ServingShape& shape);
+
+}  // namespace vertebra
