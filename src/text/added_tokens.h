@@ -1,0 +1,66 @@
+// Tokens added on top of a model's vocabulary (control tokens such as <|endoftext|>, and others):
+// finding them in text before the model sees it. Called by the tokenizer.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+#include "base/function_ref.h"
+#include "text/normalizer.h"
+
+namespace vertebra {
+
+struct AddedToken {
+  int32_t id = 0;
+  std::string content;
+  bool special = false;      // a control token: skipped by decode on request
+  bool single_word = false;  // only where no word character touches it
+  bool lstrip = false;       // takes the white space before it along
+  bool rstrip = false;       // and after it
+  bool normalized = true;    // is looked for in normalized text
+};
+
+// Finds the leftmost, then longest, of a set of byte strings.
+class TokenMatcher {
+ public:
+  void add(std::string_view content, size_t index);
+  struct Match {
+    size_t begin, end, index;
+  };
+  std::optional<Match> find(std::string_view text, size_t from) const;
+
+ private:
+  static constexpr size_t kNone = ~size_t{0};
+  std::vector<size_t> index_at_{kNone};  // by trie node; node 0 is the root
+  std::unordered_map<uint64_t, uint32_t> children_;
+  bool begins_[256] = {};
+};
+
+class AddedTokens {
+ public:
+  AddedTokens() = default;
+  // Throws invalid_argument for empty or repeated contents and repeated ids, naming `source`.
+  AddedTokens(std::vector<AddedToken> tokens, const Normalizer& normalizer, const std::string& source);
+
+  const std::vector<AddedToken>& tokens() const { return tokens_; }
+  const AddedToken* find_id(int32_t id) const;
+  const AddedToken* find_content(std::string_view content) const;
+
+  // Calls part(token, text) for every stretch of `text`, left to right: token is null for ordinary
+  // text. `normalized` chooses the tokens looked for in normalized text, or the others; without
+  // `parse_special` control tokens stay text.
+  void split(std::string_view text, bool normalized, bool parse_special,
+             FunctionRef<void(const AddedToken* token, std::string_view text)> part) const;
+
+ private:
+  std::vector<AddedToken> tokens_;
+  std::unordered_map<int32_t, size_t> index_of_id_;
+  std::unordered_map<std::string, size_t> index_of_content_;
+  TokenMatcher raw_, normalized_;
+};
+
+}  // namespace vertebra

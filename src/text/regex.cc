@@ -1,0 +1,119 @@
+// The only file that knows PCRE2; see regex.h.
+#define PCRE2_CODE_UNIT_WIDTH 8
+#include "text/regex.h"
+
+#include <pcre2.h>
+
+#include "base/error.h"
+#include "text/unicode.h"
+
+namespace vertebra {
+namespace {
+
+constexpr size_t kMaxPatternBytes = 1 << 16;
+constexpr uint32_t kMatchLimit = 1'000'000;
+constexpr uint32_t kDepthLimit = 10'000;
+constexpr uint32_t kHeapLimitKib = 64 << 10;
+constexpr size_t kJitStackBytes = 4 << 20;
+
+std::string pcre2_message(int code) {
+  PCRE2_UCHAR buffer[256];
+  pcre2_get_error_message(code, buffer, sizeof buffer);
+  return reinterpret_cast<const char*>(buffer);
+}
+
+// PCRE2's \s also takes U+180E, which is not White_Space and not \s to the engines that these
+// patterns were written for.
+std::string with_unicode_spaces(const std::string& pattern) {
+  std::string out;
+  for (size_t i = 0; i < pattern.size(); ++i) {
+    if (pattern[i] != '\\' || i + 1 == pattern.size()) {
+      out += pattern[i];
+      continue;
+    }
+    const char next = pattern[++i];
+    if (next == 's') {
+      out += "\\p{White_Space}";
+    } else if (next == 'S') {
+      out += "\\P{White_Space}";
+    } else {
+      out += '\\';
+      out += next;
+    }
+  }
+  return out;
+}
+
+// What a thread needs to run a match; made once per thread.
+struct MatchState {
+  pcre2_match_data* data = pcre2_match_data_create(1, nullptr);
+  pcre2_match_context* context = pcre2_match_context_create(nullptr);
+  pcre2_jit_stack* stack = pcre2_jit_stack_create(32 << 10, kJitStackBytes, nullptr);
+
+  MatchState() {
+    require(data != nullptr && context != nullptr && stack != nullptr, Code::kResourceExhausted,
+            "no memory for regular expression matching");
+    pcre2_set_match_limit(context, kMatchLimit);
+    pcre2_set_depth_limit(context, kDepthLimit);
+    pcre2_set_heap_limit(context, kHeapLimitKib);
+    pcre2_jit_stack_assign(context, nullptr, stack);
+  }
+  ~MatchState() {
+    pcre2_match_data_free(data);
+    pcre2_match_context_free(context);
+    pcre2_jit_stack_free(stack);
+  }
+  MatchState(const MatchState&) = delete;
+  MatchState& operator=(const MatchState&) = delete;
+};
+
+}  // namespace
+
+struct Regex::Code {
+  pcre2_code* code = nullptr;
+  explicit Code(pcre2_code* c) : code(c) {}
+  ~Code() { pcre2_code_free(code); }
+  Code(const Code&) = delete;
+  Code& operator=(const Code&) = delete;
+};
+
+Regex::Regex(const std::string& pattern, std::string_view source) : pattern_(pattern) {
+  require(pattern.size() <= kMaxPatternBytes, "{}: a regular expression of {} bytes; at most {} are accepted",
+          source, pattern.size(), kMaxPatternBytes);
+  const std::string rewritten = with_unicode_spaces(pattern);
+  int error = 0;
+  PCRE2_SIZE offset = 0;
+  pcre2_code* code = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(rewritten.data()), rewritten.size(),
+                                   PCRE2_UTF | PCRE2_UCP | PCRE2_MATCH_INVALID_UTF | PCRE2_NEVER_BACKSLASH_C,
+                                   &error, &offset, nullptr);
+  require(code != nullptr, "{}: regular expression '{}' is not valid near byte {}: {}", source, pattern,
+          offset, pcre2_message(error));
+  code_ = std::make_shared<const Code>(code);
+  // Without machine code (a platform that lacks it, a pattern it cannot take) matching is interpreted.
+  pcre2_jit_compile(code, PCRE2_JIT_COMPLETE);
+}
+
+void Regex::for_each_match(std::string_view text, FunctionRef<void(size_t, size_t)> found) const {
+  thread_local MatchState state;
+  const auto subject = reinterpret_cast<PCRE2_SPTR>(text.data());
+  size_t from = 0;
+  while (from < text.size()) {
+    const int rc = pcre2_match(code_->code, subject, text.size(), from, 0, state.data, state.context);
+    if (rc == PCRE2_ERROR_NOMATCH) return;
+    require(rc >= 0, vertebra::Code::kResourceExhausted,
+            "regular expression '{}' gave up on a text of {} bytes at byte {}: {}; simplify the pattern",
+            pattern_, text.size(), from, pcre2_message(rc));
+    const PCRE2_SIZE* span = pcre2_get_ovector_pointer(state.data);
+    // \K inside a lookahead can report an end before the start: treated as an empty match.
+    if (span[1] > span[0] && span[0] >= from) {
+      found(span[0], span[1]);
+      from = span[1];
+    } else {
+      const size_t at = std::max<size_t>(span[1], from);
+      if (at >= text.size()) return;
+      from = at + decode_utf8(text.data() + at, text.data() + text.size()).length;
+    }
+  }
+}
+
+}  // namespace vertebra
