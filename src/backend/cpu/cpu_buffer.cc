@@ -1,0 +1,53 @@
+#include "backend/cpu/cpu_buffer.h"
+
+#include <cstdlib>
+#include <cstring>
+
+namespace vertebra::cpu {
+
+bool fits(const TensorType& actual, const TensorType& declared) {
+  if (actual.dtype != declared.dtype || actual.shape.rank() != declared.shape.rank()) return false;
+  for (int axis = 0; axis < actual.shape.rank(); ++axis) {
+    const Dim& wanted = declared.shape.dim(axis);
+    const int64_t size = actual.shape[axis];
+    if (wanted.symbol == 0 ? size != wanted.size : size > wanted.size) return false;
+  }
+  return true;
+}
+
+TensorType with_actual_sizes(const TensorType& declared) {
+  std::array<int64_t, Shape::kMaxRank> sizes{};
+  for (int axis = 0; axis < declared.shape.rank(); ++axis)
+    sizes[static_cast<size_t>(axis)] = declared.shape[axis];
+  const auto rank = static_cast<size_t>(declared.shape.rank());
+  return {declared.dtype, Shape(std::span<const int64_t>(sizes.data(), rank))};
+}
+
+std::byte* allocate_aligned(size_t bytes, std::string_view what) {
+  constexpr size_t kAlignment = 64;
+  const size_t rounded = (std::max(bytes, size_t{1}) + kAlignment - 1) / kAlignment * kAlignment;
+  void* memory = std::aligned_alloc(kAlignment, rounded);
+  require(memory != nullptr, Code::kResourceExhausted, "no memory for {} of {} bytes", what, bytes);
+  return static_cast<std::byte*>(memory);
+}
+
+CpuBuffer::CpuBuffer(const TensorType& declared)
+    : declared_(declared),
+      type_(with_actual_sizes(declared)),
+      capacity_bytes_(declared.size_bytes()),
+      memory_(allocate_aligned(capacity_bytes_, "a buffer")) {}
+
+Tensor CpuBuffer::to_host() const {
+  Tensor host(type_);
+  if (type_.size_bytes() > 0) std::memcpy(host.raw(), memory_.get(), type_.size_bytes());
+  return host;
+}
+
+void CpuBuffer::copy_from(const Tensor& host) {
+  require(fits(host.type(), declared_), "a tensor of type {} cannot be copied into a buffer of type {}",
+          host.type().to_string(), declared_.to_string());
+  type_ = with_actual_sizes(host.type());
+  if (type_.size_bytes() > 0) std::memcpy(memory_.get(), host.raw(), type_.size_bytes());
+}
+
+}  // namespace vertebra::cpu

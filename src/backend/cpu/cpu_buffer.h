@@ -1,0 +1,49 @@
+// Host memory that holds one tensor, as the CPU backend's Buffer. Made by the backend, bound to inputs and
+// outputs by the executable.
+#pragma once
+
+#include <memory>
+
+#include "backend/backend.h"
+
+namespace vertebra::cpu {
+
+class CpuBuffer final : public Buffer {
+ public:
+  // Able to hold the type at its bounds; its own type starts as that. Throws resource_exhausted.
+  explicit CpuBuffer(const TensorType& declared);
+
+  const TensorType& type() const override { return type_; }
+  Tensor to_host() const override;
+  // Throws invalid_argument unless the tensor has the declared type, bounded dimensions at most their bounds.
+  void copy_from(const Tensor& host) override;
+
+  std::byte* data() { return memory_.get(); }
+  size_t capacity_bytes() const { return capacity_bytes_; }
+  void set_type(const TensorType& type) { type_ = type; }
+
+  // Which input of which run the buffer was last bound to; the executable finds wrongly shared buffers by it.
+  struct Binding {
+    uint64_t run = 0;
+    int input = -1;
+  };
+  Binding binding;
+
+ private:
+  struct Free {
+    void operator()(std::byte* memory) const { std::free(memory); }
+  };
+  TensorType declared_, type_;
+  size_t capacity_bytes_ = 0;
+  std::unique_ptr<std::byte, Free> memory_;
+};
+
+// "f32[3, 4]" fits "f32[n1<=8, 4]": same element type and static sizes, the rest within the bounds.
+bool fits(const TensorType& actual, const TensorType& declared);
+// The type without symbols.
+TensorType with_actual_sizes(const TensorType& declared);
+
+// 64-byte aligned; throws resource_exhausted naming `what`.
+std::byte* allocate_aligned(size_t bytes, std::string_view what);
+
+}  // namespace vertebra::cpu
