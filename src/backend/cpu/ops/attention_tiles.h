@@ -9,6 +9,7 @@
 
 #include "backend/cpu/kernels/attention.h"
 #include "backend/cpu/kernels/kernels.h"
+#include "backend/cpu/ops/workspace.h"
 
 namespace vertebra::cpu {
 
@@ -17,23 +18,6 @@ namespace vertebra::cpu {
 inline constexpr int64_t kAttentionChunk = 8 * kAttentionKeys;
 // Query rows that share one packing of a block of keys.
 inline constexpr int64_t kAttentionGroupRows = 4 * kAttentionRows;
-
-// Hands out pieces of a block of memory, each aligned to 64 bytes; with a null base it only counts.
-class Carver {
- public:
-  explicit Carver(std::byte* base) : base_(base) {}
-  template <class T>
-  T* take(int64_t count) {
-    T* piece = base_ == nullptr ? nullptr : reinterpret_cast<T*>(base_ + used_);
-    used_ += (static_cast<size_t>(count) * sizeof(T) + 63) / 64 * 64;
-    return piece;
-  }
-  size_t used() const { return used_; }
-
- private:
-  std::byte* base_;
-  size_t used_ = 0;
-};
 
 struct AttentionSizes {
   int64_t query_heads, key_heads, dim, window;
