@@ -1,5 +1,7 @@
 #include "data/conversation_reader.h"
 
+#include <algorithm>
+
 #include "base/error.h"
 #include "base/json.h"
 
@@ -26,18 +28,21 @@ Conversation conversation_from_json(const Json& value, const std::string& source
   return out;
 }
 
-// A folder is filtered by ending, so that a licence file beside the data is no error; a file that
-// is named directly is taken at the caller's word.
-InputFormat format_for(const std::filesystem::path& path) {
-  return std::filesystem::is_directory(path) || without_compression_suffix(path.string()).ends_with(".tar")
-             ? InputFormat::kAuto
-             : InputFormat::kJsonl;
+// Folders and archives are filtered by ending, so that a licence file beside the data is no error;
+// plain files that are named directly are taken at the caller's word.
+InputFormat format_for(const std::vector<std::filesystem::path>& paths) {
+  const bool plain = std::all_of(paths.begin(), paths.end(), [](const std::filesystem::path& path) {
+    return !std::filesystem::is_directory(path) &&
+           !without_compression_suffix(path.string()).ends_with(".tar");
+  });
+  return plain ? InputFormat::kJsonl : InputFormat::kAuto;
 }
 
 }  // namespace
 
-ConversationReader::ConversationReader(const std::filesystem::path& path, ConversationReaderOptions options)
-    : options_(options), files_(path, format_for(path)) {}
+ConversationReader::ConversationReader(const std::vector<std::filesystem::path>& paths,
+                                       ConversationReaderOptions options)
+    : options_(options), files_(paths, format_for(paths)) {}
 
 const ConversationReaderReport& ConversationReader::report() {
   report_.input = files_.report();

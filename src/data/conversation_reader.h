@@ -6,6 +6,8 @@
 #include <filesystem>
 #include <memory>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "data/byte_stream.h"
 #include "data/input_files.h"
@@ -25,9 +27,12 @@ struct ConversationReaderReport {
 
 class ConversationReader {
  public:
-  // Files are those ending in .jsonl or .ndjson, as InputFiles reads them (others in a folder are
-  // skipped and reported; a file named directly may have any ending).
-  ConversationReader(const std::filesystem::path& path, ConversationReaderOptions options = {});
+  // Of folders and archives the files ending in .jsonl or .ndjson are read, others are passed over;
+  // when only plain files are named, they may have any ending.
+  explicit ConversationReader(const std::vector<std::filesystem::path>& paths,
+                              ConversationReaderOptions options = {});
+  explicit ConversationReader(const std::filesystem::path& path, ConversationReaderOptions options = {})
+      : ConversationReader(std::vector<std::filesystem::path>{path}, std::move(options)) {}
 
   // The next conversation; false at the end. Throws invalid_argument naming file and line for what
   // is no such object: broken JSON or UTF-8, no messages, a role that is not system, user or

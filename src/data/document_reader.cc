@@ -96,8 +96,8 @@ struct DocumentReader::JsonField {
 
 void DocumentReader::JsonFieldDeleter::operator()(JsonField* field) const { delete field; }
 
-DocumentReader::DocumentReader(const std::filesystem::path& path, DocumentReaderOptions options)
-    : options_(std::move(options)), files_(path, options_.format), json_field_(new JsonField) {
+DocumentReader::DocumentReader(const std::vector<std::filesystem::path>& paths, DocumentReaderOptions options)
+    : options_(std::move(options)), files_(paths, options_.format), json_field_(new JsonField) {
   require(options_.max_document_bytes >= 64 && options_.max_document_bytes <= size_t{1} << 30,
           "max_document_bytes is {}; 64 to {} was wanted", options_.max_document_bytes, size_t{1} << 30);
   require(options_.max_line_bytes >= 64 && options_.max_line_bytes <= size_t{1} << 30,

@@ -8,6 +8,8 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <utility>
+#include <vector>
 
 #include "data/byte_stream.h"
 #include "data/input_files.h"
@@ -48,8 +50,12 @@ struct DocumentReaderReport {
 
 class DocumentReader {
  public:
-  // Throws not_found when there is nothing to read, invalid_argument for options out of range.
-  DocumentReader(const std::filesystem::path& path, DocumentReaderOptions options = {});
+  // Files and folders, read in the order given. Throws not_found when there is nothing to read,
+  // invalid_argument for options out of range.
+  explicit DocumentReader(const std::vector<std::filesystem::path>& paths,
+                          DocumentReaderOptions options = {});
+  explicit DocumentReader(const std::filesystem::path& path, DocumentReaderOptions options = {})
+      : DocumentReader(std::vector<std::filesystem::path>{path}, std::move(options)) {}
 
   // The next document; false at the end. A byte order mark is dropped, line ends are kept as they
   // are. Throws invalid_argument naming the file and the line (JSON) or byte (text): a NUL byte

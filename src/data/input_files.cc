@@ -82,7 +82,12 @@ InputFormat InputFiles::format_of(const std::string& plain_name) const {
   return InputFormat::kAuto;
 }
 
-InputFiles::InputFiles(const fs::path& path, InputFormat format) : wanted_(format) {
+InputFiles::InputFiles(const std::vector<fs::path>& paths, InputFormat format) : wanted_(format) {
+  require(!paths.empty(), "no path was given; a file or folder of text was wanted");
+  for (const fs::path& path : paths) add_path(path);
+}
+
+void InputFiles::add_path(const fs::path& path) {
   const auto is_tar = [](const std::string& plain_name) { return ending_of(plain_name) == ".tar"; };
   const std::string shown = path.string();
   require(fs::exists(path), Code::kNotFound, "'{}' does not exist; a file or folder of text was wanted",
@@ -96,6 +101,7 @@ InputFiles::InputFiles(const fs::path& path, InputFormat format) : wanted_(forma
     paths_.push_back(path);
     return;
   }
+  const size_t paths_before = paths_.size();
   for (fs::path& file : files_of_folder(path)) {
     const std::string plain_name = without_compression_suffix(file.string());
     if (is_tar(plain_name) || format_of(plain_name) != InputFormat::kAuto) {
@@ -104,7 +110,7 @@ InputFiles::InputFiles(const fs::path& path, InputFormat format) : wanted_(forma
       skip(file.string());
     }
   }
-  require(!paths_.empty(), Code::kNotFound,
+  require(paths_.size() > paths_before, Code::kNotFound,
           "the folder '{}' has nothing to read ({} files of other endings{}); "
           "wanted {}",
           shown, report_.skipped,

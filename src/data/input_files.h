@@ -1,4 +1,4 @@
-// Walks a path: a file, a folder (recursively, in the sorted order of its paths) or tar archives,
+// Walks paths: a file, a folder (recursively, in the sorted order of its paths) or tar archives,
 // each through decompression, and gives the plain files inside one after the other as streams.
 // Decides which names are data; what they mean is the readers' business.
 #pragma once
@@ -31,9 +31,9 @@ class InputFiles {
   // With kAuto the ending decides: .txt .text .md .markdown .rst are text, .jsonl .ndjson are JSON
   // lines; others are skipped and reported in folders and archives, and an error when named
   // directly. With kText or kJsonl every file is read so, whatever its name. Hidden files (".x")
-  // are never read. Throws not_found when the path does not exist or a folder has nothing to read
-  // (naming what was skipped).
-  InputFiles(const std::filesystem::path& path, InputFormat format);
+  // in folders and archives are never read. Several paths are read in the order given. Throws
+  // not_found when a path does not exist or a folder has nothing to read (naming what was skipped).
+  InputFiles(const std::vector<std::filesystem::path>& paths, InputFormat format);
   ~InputFiles();
 
   // Moves to the next file; false at the end. Throws data_loss for a damaged archive.
@@ -45,6 +45,7 @@ class InputFiles {
 
  private:
   class Member;
+  void add_path(const std::filesystem::path& path);
   bool next_member();
   void skip(const std::string& name);
   InputFormat format_of(const std::string& plain_name) const;

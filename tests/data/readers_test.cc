@@ -62,6 +62,21 @@ TEST(DocumentReader, FolderInSortedOrderThroughEveryFormat) {
   EXPECT_EQ(reader.report().input.skipped, 2);  // LICENSE and pic.png
 }
 
+TEST(DocumentReader, SeveralPathsInTheOrderGiven) {
+  const TestFolder folder;
+  const std::vector<std::filesystem::path> paths = {folder.write("b.txt", "b"), folder / "c",
+                                                    folder / "a.txt"};
+  folder.write("a.txt", "a");
+  folder.write("c/1.txt", "c");
+  DocumentReader reader(paths);
+  Document document;
+  std::string joined;
+  while (reader.next(document)) joined += document.text;
+  EXPECT_EQ(joined, "bca");
+  std::filesystem::remove(folder / "c/1.txt");
+  expect_contains(error_of(Code::kNotFound, [&] { DocumentReader{paths}; }), {"nothing to read"});
+}
+
 TEST(DocumentReader, SeveralMembersAndFramesAreOneStream) {
   const TestFolder folder;
   folder.write("a.txt.gz", testing::gzip("one ") + testing::gzip("two"));

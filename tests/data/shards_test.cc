@@ -253,6 +253,40 @@ TEST(Shards, EveryFlippedBitAndTruncationIsNoticed) {
   EXPECT_THROW(ShardSet(folder / "nothing"), Error);
 }
 
+// A header whose own hash is right but whose numbers are not: nothing is believed without a look.
+TEST(Shards, LyingHeaderWithARightHash) {
+  const TestFolder folder;
+  write(folder.write("a.jsonl", jsonl(12)), options_for(folder / "s"));
+  const auto path = folder / "s/train-00000.bin";
+  const std::string good = read_file(path);
+  const uint64_t values[] = {0,           1, 2, 5, 0xFFFF, 0xFFFFFFFFu, uint64_t{1} << 39, uint64_t{1} << 61,
+                             ~uint64_t{0}};
+  for (const auto& [offset, size] :
+       {std::pair<size_t, size_t>{8, 4}, {12, 4}, {16, 4}, {20, 4}, {24, 8}, {32, 8}, {40, 8}, {56, 8}}) {
+    for (const uint64_t value : values) {
+      std::string bytes = good;
+      std::memcpy(bytes.data() + offset, &value, size);
+      const uint64_t hash = stream_id(std::string_view(bytes).substr(0, 48));
+      std::memcpy(bytes.data() + 48, &hash, 8);
+      if (bytes == good) continue;
+      folder.write("s/train-00000.bin", bytes);
+      error_of(Code::kDataLoss, [&] { read_everything(folder / "s", false); });
+    }
+  }
+  // Borders that fall, and ids outside the vocabulary.
+  for (const size_t offset : {size_t{64}, size_t{72}, size_t{64 + 12 * 8}}) {
+    std::string bytes = good;
+    std::memset(bytes.data() + offset, 0xFF, 8);
+    folder.write("s/train-00000.bin", bytes);
+    error_of(Code::kDataLoss, [&] { read_everything(folder / "s", false); });
+  }
+  std::string bytes = good;
+  bytes[bytes.size() - 10] = '\x7F';
+  bytes[bytes.size() - 9] = '\x7F';
+  folder.write("s/train-00000.bin", bytes);
+  expect_contains(error_of(Code::kDataLoss, [&] { read_everything(folder / "s", false); }), {"token id"});
+}
+
 TEST(Shards, LyingManifest) {
   const TestFolder folder;
   write(folder.write("a.jsonl", jsonl(60)), options_for(folder / "s"));
