@@ -13,7 +13,8 @@ namespace vertebra {
 
 struct CpuBackendOptions {
   ThreadTeam* team = nullptr;  // null: the process's team
-  std::optional<Isa> isa;      // makes it the process's instruction set; absent: the best one, or the one set
+  std::optional<Isa> isa =
+      {};  // makes it the process's instruction set; absent: the best one, or the one set
 };
 
 // An executable runs on the caller's thread and the team; one run at a time for all executables of a team.

@@ -29,6 +29,10 @@ CpuExecutable::CpuExecutable(Graph graph, ThreadTeam& team) : graph_(std::move(g
   output_data_.resize(graph_.outputs().size());
   for (const auto& output : graph_.outputs()) output_types_.push_back(with_actual_sizes(output.value.type()));
   symbol_sizes_.fill(-1);
+  given_up_.resize(graph_.inputs().size(), false);
+  for (const auto& output : graph_.outputs()) {
+    if (output.donated_input >= 0) given_up_[static_cast<size_t>(output.donated_input)] = true;
+  }
 }
 
 void CpuExecutable::make_kernels() {
@@ -119,6 +123,12 @@ void CpuExecutable::bind_inputs(std::span<Buffer* const> inputs) {
     require(fits(buffer->type(), wanted), "input '{}' has type {}, the graph wants {}", declared[i].name,
             buffer->type().to_string(), wanted.to_string());
     bind_symbols(i, buffer->type());
+    if (buffer->binding.run == run) {
+      const auto other = static_cast<size_t>(buffer->binding.input);
+      require(!given_up_[i] && !given_up_[other],
+              "inputs '{}' and '{}' are given the same buffer, and an output takes over one of them",
+              declared[other].name, declared[i].name);
+    }
     input_data_[i] = buffer->data();
     buffer->binding = {run, static_cast<int>(i)};
   }

@@ -65,6 +65,7 @@ class CpuExecutable final : public Executable {
 
   std::vector<std::byte*> input_data_, output_data_;
   std::vector<TensorType> output_types_;
+  std::vector<bool> given_up_;                // by input: an output takes it over
   std::array<int64_t, 256> symbol_sizes_{};   // of the last run; -1: not bound
   std::array<int64_t, 256> current_sizes_{};  // of this run
   std::array<int, 256> bound_by_{};           // the input that gave a symbol its size
