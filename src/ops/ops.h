@@ -33,7 +33,7 @@ Value iota(Graph& graph, Shape shape, int axis, DType dtype = DType::kI32);     
 Value add(Value a, Value b);
 Value subtract(Value a, Value b);
 Value multiply(Value a, Value b);
-Value divide(Value a, Value b);
+Value divide(Value a, Value b);     // integers: rounds towards zero, by zero gives -1 (as XLA)
 Value maximum(Value a, Value b);
 Value minimum(Value a, Value b);
 Value power(Value a, Value b);
@@ -78,7 +78,8 @@ Value slice_axis(Value a, int axis, int64_t start, int64_t limit);
 Value concatenate(std::span<const Value> parts, int axis);
 Value pad(Value a, std::vector<int64_t> low, std::vector<int64_t> high, double value);
 
-// ---- Reductions (primitives; axes removed). bf16 accumulates in f32 and rounds once ------------
+// ---- Reductions (primitives; axes removed, negative ones count from the end). bf16 accumulates in f32 and
+// rounds once; integers wrap ---------------------------------------------------------------------
 Value reduce_sum(Value a, std::vector<int64_t> axes);
 Value reduce_max(Value a, std::vector<int64_t> axes);
 Value mean(Value a, std::vector<int64_t> axes);
@@ -153,7 +154,7 @@ PagedAttentionResult paged_attention(Value q, Value k_new, Value v_new, Value k_
 
 // ---- Composites: loss ---------------------------------------------------------------------------
 // Output head fused with cross-entropy, in chunks: never the logits of a whole batch. hidden [N, E],
-// head [V, E], labels i32 [N] (< 0: no loss there, and no work) -> per-token loss f32 [N] (0 where no loss).
+// head [V, E], labels i32 [N] (outside [0, V): no loss there, and no work) -> per-token loss f32 [N] (0 where no loss).
 // The gradient op recomputes logits per chunk; when both appear in one graph the `fuse` pass merges them
 // into one node that computes loss and gradients in one sweep.
 Value linear_cross_entropy(Value hidden, Value head, Value labels, DType compute = DType::kF32);
