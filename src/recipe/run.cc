@@ -32,7 +32,7 @@ constexpr StageEntry kStages[] = {
 };
 
 // Tables that are no stages.
-const std::vector<std::string> kOtherTables = {"model", "data"};
+const std::vector<std::string> kOtherTables = {"model", "data", "chat"};
 
 void check_tables(const Recipe& recipe) {
   std::vector<std::string> known = stage_names();

@@ -1,0 +1,31 @@
+// A model on disk as a folder in Hugging Face layout: config.json and model.safetensors. Reads and checks
+// it against the architecture's declarations, and writes it. Tokenizer and chat template, which lie beside,
+// are the caller's.
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "models/model.h"
+#include "tensor/tensor.h"
+
+namespace vertebra {
+
+struct LoadedModel {
+  std::unique_ptr<Model> model;
+  std::vector<std::pair<std::string, Tensor>> parameters;  // f32, in the order of the declarations
+};
+
+// Throws not_found without a config.json or weights; invalid_argument / data_loss naming file and tensor for
+// a tensor that is missing, extra, of another shape or type. A tied head's own copy in the file is accepted.
+LoadedModel read_model_folder(const std::filesystem::path& folder);
+
+// Writes config.json, model.safetensors and generation_config.json into an existing folder, each file whole
+// or not at all. `stop_token`: written as eos_token_id.
+void write_model_folder(const std::filesystem::path& folder, const Model& model,
+                        const std::vector<std::pair<std::string, Tensor>>& parameters, int32_t stop_token);
+
+}  // namespace vertebra
