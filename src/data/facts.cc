@@ -108,6 +108,11 @@ struct FactsGenerator::State {
     }
     fail(Code::kInvalidArgument, "the phrasing file has no language '{}'", code);
   }
+  const FactsSection& section(const FactsLanguage& spoken, std::string_view name) const {
+    const FactsSection* found = spoken.section(name);
+    require(found != nullptr, "the phrasing file has no section [{}.{}]", spoken.code, name);
+    return *found;
+  }
   size_t relation(std::string_view name) const {
     const auto it = std::find(files.relations.begin(), files.relations.end(), name);
     require(it != files.relations.end(), "the table has no relation '{}'", name);
@@ -345,13 +350,17 @@ bool FactsGenerator::trains_on(std::string_view language, std::string_view quest
          nullptr;
 }
 
-double FactsGenerator::phrasings(std::string_view language, std::string_view section) const {
+bool FactsGenerator::asks(std::string_view language, std::string_view section, std::string_view question,
+                          std::string_view subject) const {
   const FactsLanguage& spoken = state_->language(language);
-  const FactsSection* found = section == "unanswerable" ? spoken.unanswerable.get()
-                              : section == "off_topic"  ? spoken.off_topic.get()
-                                                        : &spoken.relations[state_->relation(section)];
+  return spoken.training_phrasing(question, static_cast<int>(state_->row(subject)),
+                                  &state_->section(spoken, section)) != nullptr;
+}
+
+double FactsGenerator::phrasings(std::string_view language, std::string_view section) const {
+  const FactsSection& found = state_->section(state_->language(language), section);
   double count = 0;
-  for (const auto& phrasing : found->frames) count += found->grammar.strings(phrasing.handle);
+  for (const auto& phrasing : found.frames) count += found.grammar.strings(phrasing.handle);
   return count;
 }
 

@@ -19,10 +19,10 @@
 namespace vertebra {
 
 struct FactsOptions {
-  std::filesystem::path table;      // CSV: a row per subject
-  std::filesystem::path places;     // CSV: real and fictional names that are no subjects; column `split`
-                                    // (train or eval) and the forms of the name in each language
-  std::filesystem::path phrasings;  // TOML: how people ask, and the answer sentences
+  std::filesystem::path table = {};      // CSV: a row per subject
+  std::filesystem::path places = {};     // CSV: real and fictional names that are no subjects; column `split`
+                                         // (train or eval) and the forms of the name in each language
+  std::filesystem::path phrasings = {};  // TOML: how people ask, and the answer sentences
   uint64_t seed = 0;
 
   // Shares of the examples at full strength; the rest are facts.
@@ -88,6 +88,9 @@ class FactsGenerator {
   // Whether the training phrasings of the language, asked about the table's row `subject`, can produce
   // this question, noise other than greetings left out.
   bool trains_on(std::string_view language, std::string_view question, std::string_view subject) const;
+  // The same for the phrasings of one section: a relation, "unanswerable" or "off_topic".
+  bool asks(std::string_view language, std::string_view section, std::string_view question,
+            std::string_view subject) const;
   // The number of different strings that the frames of "capital" (or "off_topic") in "en" can produce.
   double phrasings(std::string_view language, std::string_view section) const;
   std::vector<std::string> languages() const;

@@ -264,7 +264,19 @@ void check_held_out(const FactsLanguage& language, const std::string& source) {
   check_section(*language.unanswerable);
   check_section(*language.off_topic);
   for (const FreeTyped& typed : language.free_typed) {
-    check(typed.question, std::max(typed.row, 0), language.code + ".free_typed", typed.question);
+    const std::string folded = fold_text(typed.question, false);
+    for (size_t row = 0; row < language.subjects.size(); ++row) {
+      const auto& names = language.subjects[row];
+      // A refusal names no row: it could be trained on with any row whose name it contains.
+      const bool concerned =
+          typed.row >= 0 ? row == static_cast<size_t>(typed.row)
+                         : row == 0 || std::any_of(names.begin(), names.end(), [&](const NameForms& forms) {
+                             return folded.find(fold_text(forms[0], false)) != std::string::npos;
+                           });
+      if (concerned) {
+        check(typed.question, static_cast<int>(row), language.code + ".free_typed", typed.question);
+      }
+    }
   }
   require(found.empty(),
           "{}: training can produce {} of the phrasings that are held out; change one of each pair:\n{}",
@@ -325,7 +337,18 @@ FactsGrammar::SlotText FactsLanguage::slots(const NameForms& name,
   };
 }
 
-const FactsSection::Phrasing* FactsLanguage::training_phrasing(std::string_view question, int row) const {
+const FactsSection* FactsLanguage::section(std::string_view name) const {
+  for (const FactsSection* known : {unanswerable.get(), off_topic.get()}) {
+    if (known->name == name) return known;
+  }
+  for (const FactsSection& relation : relations) {
+    if (relation.name == name) return &relation;
+  }
+  return nullptr;
+}
+
+const FactsSection::Phrasing* FactsLanguage::training_phrasing(std::string_view question, int row,
+                                                               const FactsSection* only) const {
   const std::string folded = fold_text(question, false);
   std::vector<size_t> starts = {0};
   for (const std::string& greeting : words.greetings) {
@@ -343,6 +366,7 @@ const FactsSection::Phrasing* FactsLanguage::training_phrasing(std::string_view 
   for (const NameForms& name : subjects[static_cast<size_t>(row)]) {
     const auto texts = slots(name, nullptr);
     for (const FactsSection* section : sections) {
+      if (only != nullptr && section != only) continue;
       for (const auto* list : {&section->hand, &section->frames}) {
         for (const auto& phrasing : *list) {
           if (section->grammar.produces(phrasing.handle, folded, starts, accept, texts)) return &phrasing;

@@ -56,8 +56,11 @@ struct FactsLanguage {
 
   // What a slot stands for when the subject is called `name` and has these values (null: none).
   FactsGrammar::SlotText slots(const NameForms& name, const std::vector<std::string>* row_values) const;
-  // The training phrasing that can produce the question about this row, or null. `question` as typed.
-  const FactsSection::Phrasing* training_phrasing(std::string_view question, int row) const;
+  const FactsSection* section(std::string_view name) const;  // null when there is none
+  // The training phrasing that can produce the question about this row, greeting and closing left out,
+  // or null. `question` as typed; `only` null: of all sections.
+  const FactsSection::Phrasing* training_phrasing(std::string_view question, int row,
+                                                  const FactsSection* only = nullptr) const;
 };
 
 struct FactsFiles {

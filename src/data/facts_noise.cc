@@ -95,13 +95,8 @@ std::string replace_marks(const std::string& text, double odd_apostrophe, double
   const bool hyphens = random.chance(hyphen_as_space);
   std::string out;
   for (const char c : text) {
-    if (c == '\'' && odd) {
-      if (space) out += ' ';
-    } else if (c == '-' && hyphens) {
-      out += ' ';
-    } else {
-      out += c;
-    }
+    const char put = c == '\'' && odd ? (space ? ' ' : '\0') : c == '-' && hyphens ? ' ' : c;
+    if (put != '\0' && !(put == ' ' && (out.empty() || out.back() == ' '))) out += put;
   }
   return out;
 }
