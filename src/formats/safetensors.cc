@@ -42,11 +42,10 @@ std::string_view name_of(DType dtype) {
 }
 
 std::string quoted(const std::string& text) {
-  try {
-    return Json(text).dump();
-  } catch (const nlohmann::json::exception&) {
-    fail(Code::kInvalidArgument, "the name of a tensor is not valid UTF-8: '{}'", json_line(Json(text)));
-  }
+  const std::string out = json_line(Json(text));  // broken UTF-8 is replaced, and so found
+  require(Json::parse(out).get_ref<const std::string&>() == text,
+          "the name of a tensor or its metadata is not valid UTF-8: {}", out);
+  return out;
 }
 
 std::string header_text(std::span<const NamedTensor> tensors,

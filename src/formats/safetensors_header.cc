@@ -39,7 +39,7 @@ class HeaderReader : public nlohmann::json_sax<Json> {
       header_.metadata[field_] = text;
     } else if (field_ == "dtype") {
       entry_.dtype = text;
-      fields_ |= kDtype;
+      set_field(kDtype);
     } else {
       unexpected("a string");
     }
@@ -89,7 +89,7 @@ class HeaderReader : public nlohmann::json_sax<Json> {
               entry_.name, numbers_.size());
       entry_.begin = numbers_[0];
       entry_.end = numbers_[1];
-      fields_ |= kOffsets;
+      set_field(kOffsets);
     }
     return true;
   }
@@ -109,6 +109,11 @@ class HeaderReader : public nlohmann::json_sax<Json> {
          source_, entry_.name, found, field_.empty() ? "" : " ('" + field_ + "')");
   }
 
+  void set_field(int field) {
+    require(!(fields_ & field), "'{}': tensor '{}' has its {} twice", source_, entry_.name, field_);
+    fields_ |= field;
+  }
+
   void set_shape() {
     uint64_t elements = 1;
     std::vector<int64_t> sizes;
@@ -122,7 +127,7 @@ class HeaderReader : public nlohmann::json_sax<Json> {
       sizes.push_back(static_cast<int64_t>(size));
     }
     entry_.shape = Shape(std::span<const int64_t>(sizes));
-    fields_ |= kShape;
+    set_field(kShape);
   }
 
   void finish_entry() {
