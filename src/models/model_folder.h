@@ -5,18 +5,17 @@
 
 #include <filesystem>
 #include <memory>
-#include <string>
-#include <utility>
+#include <span>
 #include <vector>
 
+#include "formats/safetensors.h"
 #include "models/model.h"
-#include "tensor/tensor.h"
 
 namespace vertebra {
 
 struct LoadedModel {
   std::unique_ptr<Model> model;
-  std::vector<std::pair<std::string, Tensor>> parameters;  // f32, in the order of the declarations
+  std::vector<NamedTensor> parameters;  // f32, in the order of the declarations
 };
 
 // Throws not_found without a config.json or weights; invalid_argument / data_loss naming file and tensor for
@@ -26,6 +25,6 @@ LoadedModel read_model_folder(const std::filesystem::path& folder);
 // Writes config.json, model.safetensors and generation_config.json into an existing folder, each file whole
 // or not at all. `stop_token`: written as eos_token_id.
 void write_model_folder(const std::filesystem::path& folder, const Model& model,
-                        const std::vector<std::pair<std::string, Tensor>>& parameters, int32_t stop_token);
+                        std::span<const NamedTensor> parameters, int32_t stop_token);
 
 }  // namespace vertebra

@@ -47,10 +47,6 @@ double median(std::deque<double> values) {
   return *middle;
 }
 
-int64_t count_labels(const Batch& batch) {
-  return std::count_if(batch.labels.begin(), batch.labels.end(), [](int32_t label) { return label >= 0; });
-}
-
 // Metrics written after the checkpoint that a run continues from would appear twice.
 void drop_metrics_after(const std::filesystem::path& path, int64_t step) {
   if (!std::filesystem::exists(path)) return;
@@ -124,7 +120,8 @@ struct Trainer::Impl {
   }
 
   bool resume() {
-    std::optional<Checkpoint> checkpoint = load_latest_checkpoint(checkpoints_path());
+    remove_unfinished_checkpoints(checkpoints_path());
+    const std::optional<Checkpoint> checkpoint = load_latest_checkpoint(checkpoints_path());
     if (!checkpoint) return false;
     const std::string source = checkpoints_path().string();
     const Json& state = checkpoint->state;
@@ -133,7 +130,8 @@ struct Trainer::Impl {
       std::filesystem::remove_all(checkpoints_path());
       return false;
     }
-    std::map<std::string, Tensor> tensors(checkpoint->tensors.begin(), checkpoint->tensors.end());
+    std::map<std::string, Tensor> tensors;
+    for (const auto& [name, tensor] : checkpoint->tensors) tensors[name] = tensor;
     const auto take = [&](const std::string& name, const Shape& shape) {
       const auto it = tensors.find(name);
       require(it != tensors.end(), Code::kDataLoss, "the checkpoint in {} lacks '{}'", source, name);
@@ -153,19 +151,16 @@ struct Trainer::Impl {
   }
 
   void save() {
-    Checkpoint checkpoint;
-    checkpoint.step = step;
-    for (const ParameterSpec& spec : model.parameters()) {
-      checkpoint.tensors.emplace_back(spec.name, buffers.at(spec.name).to_host());
-    }
-    for (const StateSpec& spec : states)
-      checkpoint.tensors.emplace_back(spec.name, buffers.at(spec.name).to_host());
-    checkpoint.state = {{"fingerprint", options.fingerprint},
+    std::vector<NamedTensor> tensors;
+    for (const ParameterSpec& spec : model.parameters())
+      tensors.push_back({spec.name, buffers.at(spec.name).to_host()});
+    for (const StateSpec& spec : states) tensors.push_back({spec.name, buffers.at(spec.name).to_host()});
+    const Json state = {{"fingerprint", options.fingerprint},
                         {"skipped", skipped},
                         {"skipped_in_a_row", skipped_in_a_row},
                         {"norms", norms},
                         {"losses", losses}};
-    save_checkpoint(checkpoints_path(), checkpoint, options.keep_checkpoints);
+    save_checkpoint(checkpoints_path(), step, tensors, state, {}, options.keep_checkpoints);
   }
 
   void set_scalar(const char* name, double value) {
@@ -189,7 +184,7 @@ struct Trainer::Impl {
     StepResult result;
     for (int64_t i = 0; i < options.accumulation; ++i) {
       batches.push_back(inputs.batch(step * options.accumulation + i));
-      result.labels += count_labels(batches.back());
+      result.labels += batches.back().loss_tokens;
     }
     const double factor = schedule_factor(options.schedule, step);
     set_scalar(inputs::kLearningRate, factor * options.graph.optimizer.learning_rate);
@@ -243,10 +238,10 @@ Trainer::~Trainer() = default;
 
 BufferSet& Trainer::buffers() { return impl_->buffers; }
 
-std::vector<std::pair<std::string, Tensor>> Trainer::parameters_to_host() const {
-  std::vector<std::pair<std::string, Tensor>> out;
+std::vector<NamedTensor> Trainer::parameters_to_host() const {
+  std::vector<NamedTensor> out;
   for (const ParameterSpec& spec : impl_->model.parameters()) {
-    out.emplace_back(spec.name, impl_->buffers.at(spec.name).to_host());
+    out.push_back({spec.name, impl_->buffers.at(spec.name).to_host()});
   }
   return out;
 }

@@ -12,6 +12,7 @@
 
 #include "backend/buffer_set.h"
 #include "data/loader.h"
+#include "formats/safetensors.h"
 #include "models/model.h"
 #include "train/evaluate.h"
 #include "train/schedule.h"
@@ -70,7 +71,7 @@ class Trainer {
 
   // Current parameters, on the device and as host tensors.
   BufferSet& buffers();
-  std::vector<std::pair<std::string, Tensor>> parameters_to_host() const;
+  std::vector<NamedTensor> parameters_to_host() const;
 
  private:
   struct Impl;

@@ -1,0 +1,269 @@
+// The stages `pretrain` and `sft`: the same trainer on documents packed as a stream, or on whole
+// conversations with the loss on the assistant's tokens. Each leaves a model folder in Hugging Face layout.
+#include <cmath>
+
+#include "base/file.h"
+#include "base/sha256.h"
+#include "data/loader.h"
+#include "engine/engine.h"
+#include "models/model_folder.h"
+#include "recipe/chat.h"
+#include "recipe/stage.h"
+#include "text/chat_encoding.h"
+#include "text/tokenizer.h"
+#include "train/trainer.h"
+
+namespace vertebra {
+namespace {
+
+namespace fs = std::filesystem;
+
+enum class Kind { kPretrain, kSft };
+
+class TrainStage final : public Stage {
+ public:
+  explicit TrainStage(Kind kind) : kind_(kind) {}
+
+  std::string_view name() const override { return kind_ == Kind::kPretrain ? "pretrain" : "sft"; }
+  bool resumes() const override { return true; }
+  void configure(const RunContext& context, Settings& settings) override;
+  Json further_settings(const RunContext&) const override;
+  std::vector<std::string> needs(const RunContext& context) const override;
+  std::map<std::string, fs::path> files(const RunContext&) const override { return chat_.files(); }
+  Json run(const RunContext& context, const fs::path& folder) override;
+
+ private:
+  // Fine-tuning goes on from the pretrained model, where the recipe has one.
+  bool starts_from_pretrained(const RunContext& context) const {
+    return kind_ == Kind::kSft && context.has_stage("pretrain");
+  }
+  void configure_optimizer(Settings& settings);
+  DType compute(Backend& backend) const;
+  int64_t count_steps(const BatchLoader& loader) const;
+  void save(const fs::path& folder, const Trainer& trainer, const Model& model,
+            const Tokenizer& tokenizer) const;
+  Json sample(const RunContext& context, BufferSet& parameters, const Model& model,
+              const Tokenizer& tokenizer) const;
+
+  Kind kind_;
+  Json model_sizes_ = Json::object();
+  std::string architecture_, precision_;
+  int64_t context_length_ = 0;
+  ChatSettings chat_;
+  LoaderOptions loader_;
+  TrainerOptions trainer_;
+  int64_t steps_ = 0;
+  double epochs_ = 0;
+  int64_t evaluation_batches_ = 0;
+  std::vector<std::string> sample_prompts_;
+};
+
+void TrainStage::configure(const RunContext& context, Settings& s) {
+  Settings model = context.recipe.table("model");
+  architecture_ = model.choice("architecture", "llama", known_model_types());
+  context_length_ = model.integer("context_length", 1024, 8, 1 << 24);
+  for (const char* key : {"depth", "embedding", "heads", "key_value_heads", "head_dim", "feed_forward"}) {
+    if (model.has(key)) model.integer(key, std::nullopt, 1, 1 << 24);
+  }
+  for (const char* key : {"initializer_range", "norm_epsilon", "rope_theta"}) {
+    if (model.has(key)) model.number(key, std::nullopt, 1e-12, 1e12);
+  }
+  if (model.has("tied")) model.flag("tied", std::nullopt);
+  model.finish();
+  model_sizes_ = model.resolved();
+  chat_ = ChatSettings::read(context);
+
+  const bool sft = kind_ == Kind::kSft;
+  loader_.rows = static_cast<int>(s.integer("rows", 16, 1, 1 << 16));
+  loader_.length =
+      static_cast<int>(s.integer("length", std::min<int64_t>(context_length_, 256), 8, context_length_));
+  loader_.packing = packing_from_name(s.choice("packing", sft ? "whole" : "stream", {"stream", "whole"}));
+  loader_.order = row_order_from_name(s.choice("order", "shuffled", {"shuffled", "as_written"}));
+  loader_.too_long = too_long_from_name(s.choice("too_long", "cut", {"cut", "drop"}));
+  loader_.seed = context.recipe.seed;
+  steps_ = s.integer("steps", 0, 0, int64_t{1} << 40);
+  epochs_ = s.number("epochs", 1, 1e-6, 1e6);
+  trainer_.accumulation = s.integer("accumulation", 1, 1, 1 << 16);
+  trainer_.seed = context.recipe.seed;
+  precision_ = s.choice("precision", "auto", {"auto", "f32", "bf16"});
+  trainer_.graph.rows = loader_.rows;
+  trainer_.graph.length = loader_.length;
+  trainer_.graph.rematerialize = s.flag("rematerialize", false);
+  trainer_.graph.clip_norm = s.number("clip_norm", 1, 0, 1e9);
+  configure_optimizer(s);
+  trainer_.schedule.kind = schedule_kind(s.choice("schedule", "cosine", {"constant", "cosine", "wsd"}));
+  trainer_.schedule.warmup_steps = s.integer("warmup_steps", 100, 0, 1 << 30);
+  trainer_.schedule.final_fraction = s.number("final_fraction", 0.02, 0, 1);
+  trainer_.schedule.decay_share = s.number("decay_share", 0.2, 0, 1);
+  trainer_.checkpoint_every = s.integer("checkpoint_every", 500, 0, 1 << 30);
+  trainer_.keep_checkpoints = static_cast<int>(s.integer("keep_checkpoints", 2, 1, 1000));
+  trainer_.evaluate_every = s.integer("evaluate_every", 0, 0, 1 << 30);
+  trainer_.sample_every = s.integer("sample_every", 0, 0, 1 << 30);
+  trainer_.log_every = s.integer("log_every", 10, 1, 1 << 30);
+  trainer_.spike_factor = s.number("spike_factor", 50, 1, 1e9);
+  trainer_.max_skips = static_cast<int>(s.integer("max_skips", 5, 0, 1 << 20));
+  evaluation_batches_ = s.integer("evaluation_batches", 0, 0, 1 << 30);
+  sample_prompts_ = s.texts("sample_prompts", std::vector<std::string>{});
+}
+
+void TrainStage::configure_optimizer(Settings& s) {
+  OptimizerOptions& o = trainer_.graph.optimizer;
+  o.kind = s.choice("optimizer", "adamw", {"adamw", "muon"});
+  o.learning_rate = s.number("learning_rate", kind_ == Kind::kSft ? 2e-4 : 1e-3, 0, 100);
+  o.beta1 = s.number("beta1", 0.9, 0, 0.999999);
+  o.beta2 = s.number("beta2", 0.95, 0, 0.999999);
+  o.epsilon = s.number("epsilon", 1e-8, 0, 1);
+  o.weight_decay = s.number("weight_decay", 0.1, 0, 10);
+  if (o.kind != "muon") return;
+  o.matrix_learning_rate = s.number("matrix_learning_rate", 0.02, 0, 100);
+  o.momentum = s.number("momentum", 0.95, 0, 0.999999);
+  o.matrix_weight_decay = s.number("matrix_weight_decay", 0, 0, 10);
+}
+
+Json TrainStage::further_settings(const RunContext&) const { return {{"model", model_sizes_}}; }
+
+std::vector<std::string> TrainStage::needs(const RunContext& context) const {
+  std::vector<std::string> out = {"tokenizer", "shards"};
+  if (starts_from_pretrained(context)) out.emplace_back("pretrain");
+  return out;
+}
+
+DType TrainStage::compute(Backend& backend) const {
+  if (precision_ == "auto") return backend.native_bf16() ? DType::kBF16 : DType::kF32;
+  return *dtype_from_name(precision_);
+}
+
+int64_t TrainStage::count_steps(const BatchLoader& loader) const {
+  if (steps_ > 0) return steps_;
+  const double batches =
+      epochs_ * static_cast<double>(loader.steps_per_epoch()) / static_cast<double>(trainer_.accumulation);
+  return std::max<int64_t>(1, static_cast<int64_t>(std::llround(batches)));
+}
+
+Json TrainStage::run(const RunContext& context, const fs::path& folder) {
+  const Tokenizer tokenizer = Tokenizer::load(context.stage_folder("tokenizer"));
+  LoadedModel pretrained;
+  std::unique_ptr<Model> fresh;
+  std::map<std::string, Tensor> start;
+  if (starts_from_pretrained(context)) {
+    pretrained = read_model_folder(context.stage_folder("pretrain"));
+    for (const auto& [name, tensor] : pretrained.parameters) start[name] = tensor;
+  } else {
+    fresh = make_model(default_config(architecture_, model_sizes_, tokenizer.vocab_size(), context_length_),
+                       "recipe [model]");
+  }
+  const Model& model = pretrained.model ? *pretrained.model : *fresh;
+
+  const auto shards = std::make_shared<const ShardSet>(context.stage_folder("shards") / "tokens");
+  const BatchLoader loader(shards, Split::kTrain, loader_);
+  std::optional<BatchLoader> validation;
+  if (shards->split(Split::kValidation).documents() > 0) {
+    validation.emplace(shards, Split::kValidation,
+                       evaluation_options(loader_.rows, loader_.length, loader_.packing));
+  }
+  std::vector<int32_t> token_bytes(static_cast<size_t>(tokenizer.vocab_size()), 0);
+  for (int32_t id = 0; id < tokenizer.vocab_size(); ++id) {
+    if (tokenizer.is_token(id) && !tokenizer.is_special(id))
+      token_bytes[static_cast<size_t>(id)] = static_cast<int32_t>(tokenizer.token_bytes(id).size());
+  }
+
+  TrainerOptions options = trainer_;
+  options.folder = folder;
+  options.fingerprint = fingerprint;
+  options.schedule.steps = count_steps(loader);
+  options.graph.compute = compute(context.backend);
+  TrainerInputs inputs;
+  inputs.token_bytes = token_bytes;
+  inputs.batch = [&](int64_t index) { return loader.batch(index); };
+  inputs.initial = [&](const ParameterSpec& spec) {
+    const auto it = start.find(spec.name);
+    return it != start.end() ? it->second : initial_value(spec, context.recipe.seed);
+  };
+  if (validation) {
+    inputs.validation = [&](int64_t index) -> std::optional<Batch> {
+      const int64_t limit = evaluation_batches_ > 0 ? evaluation_batches_ : validation->steps_per_epoch();
+      if (index >= std::min(limit, validation->steps_per_epoch())) return std::nullopt;
+      return validation->batch(index);
+    };
+  }
+  if (!sample_prompts_.empty()) {
+    inputs.sample = [&](BufferSet& parameters) { return sample(context, parameters, model, tokenizer); };
+  }
+  Trainer trainer(context.backend, model, options, std::move(inputs));
+  const TrainResult result = trainer.run();
+  save(folder, trainer, model, tokenizer);
+
+  Json out = {{"parameters", count_parameters(model.parameters())},
+              {"steps", result.steps},
+              {"tokens", result.tokens},
+              {"loss", result.loss},
+              {"skipped_updates", result.skipped},
+              {"precision", dtype_name(options.graph.compute)},
+              {"device", context.backend.device().kind},
+              {"tokens_per_second", static_cast<double>(result.tokens) / std::max(1e-9, result.wall_seconds)},
+              {"core_seconds", result.core_seconds},
+              {"peak_memory_bytes", result.peak_memory_bytes}};
+  if (validation) {
+    out["validation_loss"] = result.validation.loss();
+    out["validation_bits_per_byte"] = result.validation.bits_per_byte();
+  }
+  return out;
+}
+
+void TrainStage::save(const fs::path& folder, const Trainer& trainer, const Model& model,
+                      const Tokenizer& tokenizer) const {
+  const bool chats = kind_ == Kind::kSft;
+  const char* stop = chats ? kEndOfTurn : kEndOfText;
+  const auto stop_token = tokenizer.token_id(stop);
+  write_model_folder(folder, model, trainer.parameters_to_host(), stop_token.value_or(-1));
+  tokenizer.save(folder / "tokenizer.json");
+  Json config = {{"tokenizer_class", "PreTrainedTokenizerFast"}, {"model_max_length", context_length_}};
+  config["clean_up_tokenization_spaces"] = false;
+  if (stop_token) config["eos_token"] = stop;
+  if (chats) {
+    const std::string source = chat_.load().source();
+    write_file_atomic(folder / "chat_template.jinja", source);
+    config["chat_template"] = source;
+  }
+  write_json_file(folder / "tokenizer_config.json", config);
+}
+
+Json TrainStage::sample(const RunContext& context, BufferSet& parameters, const Model& model,
+                        const Tokenizer& tokenizer) const {
+  EngineOptions options;
+  options.context_length = std::min<int64_t>(context_length_, 256);
+  options.compute = compute(context.backend);
+  Engine engine(context.backend, model, parameters, options);
+  std::vector<GenerationRequest> requests;
+  for (const std::string& prompt : sample_prompts_) {
+    GenerationRequest request;
+    if (kind_ == Kind::kSft) {
+      const ChatEncoder encoder(tokenizer, chat_.load());
+      ChatTemplateOptions generation;
+      generation.add_generation_prompt = true;
+      request.prompt = encoder.encode({{{"user", prompt}}}, generation).tokens;
+    } else {
+      request.prompt = tokenizer.encode(prompt, false, false);
+    }
+    request.max_tokens = 48;
+    for (const char* stop : {kEndOfTurn, kEndOfText}) {
+      if (const auto id = tokenizer.token_id(stop)) request.stop_tokens.push_back(*id);
+    }
+    requests.push_back(std::move(request));
+  }
+  const std::vector<GenerationResult> results = engine.generate(std::move(requests));
+  Json out = Json::array();
+  for (size_t i = 0; i < results.size(); ++i) {
+    std::vector<int32_t> ids;
+    for (const GeneratedToken& token : results[i].tokens) ids.push_back(token.id);
+    out.push_back({{"prompt", sample_prompts_[i]}, {"text", tokenizer.decode(ids)}});
+  }
+  return out;
+}
+
+}  // namespace
+
+std::unique_ptr<Stage> make_pretrain_stage() { return std::make_unique<TrainStage>(Kind::kPretrain); }
+std::unique_ptr<Stage> make_sft_stage() { return std::make_unique<TrainStage>(Kind::kSft); }
+
+}  // namespace vertebra
