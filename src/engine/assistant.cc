@@ -1,0 +1,227 @@
+#include "engine/assistant.h"
+
+#include <algorithm>
+
+#include "base/error.h"
+#include "base/file.h"
+#include "base/interrupt.h"
+#include "models/model_folder.h"
+
+namespace vertebra {
+namespace {
+
+namespace fs = std::filesystem;
+
+// Files may name the stop token's id once, as a list, or by its spelling only.
+std::vector<int32_t> read_stop_tokens(const fs::path& folder, const Tokenizer& tokenizer) {
+  std::vector<int32_t> out;
+  const auto add = [&](int64_t id) {
+    const auto as_id = static_cast<int32_t>(id);
+    if (id >= 0 && id < tokenizer.vocab_size() && std::find(out.begin(), out.end(), as_id) == out.end())
+      out.push_back(as_id);
+  };
+  for (const char* file : {"generation_config.json", "config.json"}) {
+    if (!fs::exists(folder / file)) continue;
+    const Json ids =
+        json_get<Json>(read_json_file(folder / file), "eos_token_id", (folder / file).string(), Json());
+    if (ids.is_number_integer()) add(ids.get<int64_t>());
+    if (!ids.is_array()) continue;
+    for (const Json& id : ids) {
+      if (id.is_number_integer()) add(id.get<int64_t>());
+    }
+  }
+  for (const char* spelling : {"<|im_end|>", "<|endoftext|>"}) {
+    if (const auto id = tokenizer.token_id(spelling)) add(*id);
+  }
+  return out;
+}
+
+// tokenizer_config.json writes a special token as a text or as an object with its content.
+std::optional<std::string> token_text(const Json& config, const std::string& key) {
+  const auto it = config.find(key);
+  if (it == config.end()) return std::nullopt;
+  if (it->is_string()) return it->get<std::string>();
+  if (it->is_object() && it->contains("content") && (*it)["content"].is_string())
+    return (*it)["content"].get<std::string>();
+  return std::nullopt;
+}
+
+std::optional<std::string> read_chat_template(const fs::path& folder, const Json& tokenizer_config) {
+  if (fs::exists(folder / "chat_template.jinja")) return read_file(folder / "chat_template.jinja");
+  const auto it = tokenizer_config.find("chat_template");
+  if (it == tokenizer_config.end() || !it->is_string()) return std::nullopt;
+  return it->get<std::string>();
+}
+
+}  // namespace
+
+fs::path find_model_folder(const fs::path& path) {
+  require(fs::exists(path), Code::kNotFound, "'{}' does not exist; a model folder or a run folder was wanted",
+          path.string());
+  if (fs::exists(path / "config.json")) return path;
+  if (fs::exists(path / "model" / "config.json")) return path / "model";
+  fail(Code::kNotFound,
+       "'{}' is neither a model folder (it holds no config.json) nor a run folder with a finished model",
+       path.string());
+}
+
+TextStream::TextStream(const Tokenizer& tokenizer, std::vector<std::string> stop)
+    : decoder_(tokenizer, /*skip_special=*/true), stop_(std::move(stop)) {
+  for (const std::string& text : stop_) require(!text.empty(), "a stop string is empty");
+}
+
+std::string TextStream::push(int32_t token) {
+  if (stopped()) return "";
+  pending_ += decoder_.push(token);
+  return release(false);
+}
+
+std::string TextStream::finish() {
+  if (stopped()) return "";
+  pending_ += decoder_.finish();
+  return release(true);
+}
+
+std::string TextStream::release(bool at_end) {
+  size_t first = std::string::npos;
+  for (const std::string& stop : stop_) {
+    const size_t found = pending_.find(stop);
+    if (found < first) {
+      first = found;
+      stop_sequence_ = stop;
+    }
+  }
+  size_t certain = pending_.size();
+  if (first != std::string::npos) {
+    certain = first;
+  } else if (!at_end) {
+    for (const std::string& stop : stop_) {  // the longest end of the text that could begin a stop string
+      for (size_t length = std::min(stop.size() - 1, pending_.size()); length > 0; --length) {
+        if (pending_.compare(pending_.size() - length, length, stop, 0, length) == 0) {
+          certain = std::min(certain, pending_.size() - length);
+          break;
+        }
+      }
+    }
+  }
+  std::string out = pending_.substr(0, certain);
+  pending_.erase(0, certain);
+  return out;
+}
+
+Assistant::Assistant(Backend& backend, const fs::path& path, EngineOptions options)
+    : folder_(find_model_folder(path)), tokenizer_(Tokenizer::load(folder_)), compute_(options.compute) {
+  LoadedModel loaded = read_model_folder(folder_);
+  model_ = std::move(loaded.model);
+  require(tokenizer_.vocab_size() <= model_->shape().vocabulary,
+          "{}: the tokenizer has {} ids, the model only {}", folder_.string(), tokenizer_.vocab_size(),
+          model_->shape().vocabulary);
+  for (auto& [name, tensor] : loaded.parameters) {
+    buffers_.set(name, backend.upload(tensor));
+    tensor = Tensor();  // one copy of the weights at a time
+  }
+  stop_tokens_ = read_stop_tokens(folder_, tokenizer_);
+  const fs::path config_path = folder_ / "tokenizer_config.json";
+  const Json config = fs::exists(config_path) ? read_json_file(config_path) : Json::object();
+  template_options_.bos_token = token_text(config, "bos_token");
+  template_options_.eos_token = token_text(config, "eos_token");
+  template_options_.add_generation_prompt = true;
+  if (auto source = read_chat_template(folder_, config)) {
+    encoder_.emplace(tokenizer_,
+                     ChatTemplate::parse(std::move(*source), (folder_ / "chat_template.jinja").string()));
+  }
+  if (fs::exists(folder_ / "manifest.json")) {
+    const Manifest manifest = read_manifest(folder_);
+    if (const auto gate = manifest.results.find("gate");
+        gate != manifest.results.end() && gate->is_object()) {
+      gate_passed_ = json_get<bool>(*gate, "passed", (folder_ / "manifest.json").string());
+    }
+  }
+  engine_ = std::make_unique<Engine>(backend, *model_, buffers_, options);
+}
+
+std::string Assistant::name() const {
+  const fs::path absolute = fs::weakly_canonical(folder_);
+  return absolute.filename() == "model" ? absolute.parent_path().filename().string()
+                                        : absolute.filename().string();
+}
+
+std::vector<int32_t> Assistant::chat_prompt(const Conversation& conversation) const {
+  require(encoder_.has_value(), Code::kFailedPrecondition,
+          "'{}' has no chat template, so it cannot chat; 'vertebra generate' continues plain text",
+          folder_.string());
+  return encoder_->encode(conversation, template_options_).tokens;
+}
+
+std::vector<int32_t> Assistant::text_prompt(const std::string& text) const { return tokenizer_.encode(text); }
+
+// A request in flight, with what its text has become so far. Lives on the heap: the engine calls back into
+// it.
+struct Assistant::Pending {
+  TextStream stream;
+  TextCallback on_text;
+  std::string text;
+  int64_t number = 0;
+
+  bool push(const std::string& piece) {
+    text += piece;
+    return piece.empty() || !on_text || on_text(piece);
+  }
+};
+
+std::unique_ptr<Assistant::Pending> Assistant::submit(std::vector<int32_t> prompt, const TextOptions& options,
+                                                      const TextCallback& on_text) {
+  auto pending = std::make_unique<Pending>(Pending{TextStream(tokenizer_, options.stop), on_text, {}, 0});
+  GenerationRequest request;
+  const auto room = engine_->context_length() - static_cast<int64_t>(prompt.size());
+  require(room >= 1, Code::kOutOfRange,
+          "the prompt has {} tokens, which leaves no room for an answer: the context holds {}", prompt.size(),
+          engine_->context_length());
+  request.prompt = std::move(prompt);
+  request.max_tokens = options.max_tokens > 0 ? options.max_tokens : room;
+  request.sampling = options.sampling;
+  request.stop_tokens = stop_tokens_;
+  request.top_log_probabilities = options.top_log_probabilities;
+  Pending* raw = pending.get();
+  pending->number = engine_->submit(std::move(request), [raw](const GeneratedToken& token) {
+    const bool wanted = raw->push(raw->stream.push(token.id));
+    return wanted && !raw->stream.stopped() && !interrupt_requested();
+  });
+  return pending;
+}
+
+TextResult Assistant::collect(Pending& pending) {
+  GenerationResult result = engine_->take(pending.number);
+  pending.push(pending.stream.finish());
+  TextResult out;
+  out.text = std::move(pending.text);
+  out.stop_reason =
+      pending.stream.stopped() ? "stop_sequence" : std::string(stop_reason_name(result.stop_reason));
+  out.stop_sequence = pending.stream.stop_sequence();
+  out.prompt_tokens = result.prompt_tokens;
+  out.output_tokens = static_cast<int64_t>(result.tokens.size());
+  out.log_probability = result.log_probability;
+  out.tokens = std::move(result.tokens);
+  return out;
+}
+
+TextResult Assistant::generate(std::vector<int32_t> prompt, const TextOptions& options,
+                               const TextCallback& on_text) {
+  const auto pending = submit(std::move(prompt), options, on_text);
+  while (engine_->step()) {
+  }
+  return collect(*pending);
+}
+
+std::vector<TextResult> Assistant::generate_all(std::vector<std::vector<int32_t>> prompts,
+                                                const TextOptions& options) {
+  std::vector<std::unique_ptr<Pending>> pending;
+  for (auto& prompt : prompts) pending.push_back(submit(std::move(prompt), options, {}));
+  while (engine_->step()) {
+  }
+  std::vector<TextResult> out;
+  for (const auto& each : pending) out.push_back(collect(*each));
+  return out;
+}
+
+}  // namespace vertebra

@@ -1,0 +1,103 @@
+// A model folder opened for use: weights on a device, tokenizer, chat template, engine; and text in and
+// out: stop strings, streaming that never splits a character. Called by chat, generate and evaluation.
+#pragma once
+
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/manifest.h"
+#include "engine/engine.h"
+#include "text/chat_encoding.h"
+
+namespace vertebra {
+
+// What one text request may set.
+struct TextOptions {
+  int64_t max_tokens = 0;  // 0: as many as the context still holds
+  SamplingOptions sampling;
+  std::vector<std::string> stop;  // end the answer; not part of it
+  int top_log_probabilities = 0;
+};
+
+struct TextResult {
+  std::string text;
+  std::string stop_reason;  // "end_turn", "max_tokens", "stop_sequence", "cancelled"
+  std::string stop_sequence;
+  int64_t prompt_tokens = 0, output_tokens = 0;
+  double log_probability = 0;  // of the whole answer
+  std::vector<GeneratedToken> tokens;
+};
+
+// Turns tokens into text as they come: holds back what may be the beginning of a stop string or of a
+// character.
+class TextStream {
+ public:
+  TextStream(const Tokenizer& tokenizer, std::vector<std::string> stop);
+  // Text that is certain now; empty often.
+  std::string push(int32_t token);
+  // True once a stop string has appeared: nothing more comes.
+  bool stopped() const { return !stop_sequence_.empty(); }
+  const std::string& stop_sequence() const { return stop_sequence_; }
+  // What is left at the end of the answer.
+  std::string finish();
+
+ private:
+  std::string release(bool at_end);
+  StreamDecoder decoder_;
+  std::vector<std::string> stop_;
+  std::string pending_, stop_sequence_;
+};
+
+class Assistant {
+ public:
+  // `path`: a model folder, or a run folder (its model/ is taken). Throws what the files deserve.
+  Assistant(Backend& backend, const std::filesystem::path& path, EngineOptions options = {});
+
+  const std::filesystem::path& folder() const { return folder_; }
+  const Model& model() const { return *model_; }
+  const Tokenizer& tokenizer() const { return tokenizer_; }
+  bool has_chat_template() const { return encoder_.has_value(); }
+  Engine& engine() { return *engine_; }
+  BufferSet& buffers() { return buffers_; }
+  DType compute() const { return compute_; }
+  // The gate's verdict in the model's manifest; nothing for a model without one.
+  std::optional<bool> gate_passed() const { return gate_passed_; }
+  std::string name() const;
+
+  // Prompts as token ids. chat_prompt throws failed_precondition for a model without a chat template.
+  std::vector<int32_t> chat_prompt(const Conversation& conversation) const;
+  std::vector<int32_t> text_prompt(const std::string& text) const;
+
+  // Called with pieces of text as they become certain; returns false to stop.
+  using TextCallback = std::function<bool(const std::string& piece)>;
+  TextResult generate(std::vector<int32_t> prompt, const TextOptions& options,
+                      const TextCallback& on_text = {});
+  // Many prompts at once, results in their order.
+  std::vector<TextResult> generate_all(std::vector<std::vector<int32_t>> prompts, const TextOptions& options);
+
+ private:
+  struct Pending;
+  std::unique_ptr<Pending> submit(std::vector<int32_t> prompt, const TextOptions& options,
+                                  const TextCallback& on_text);
+  TextResult collect(Pending& pending);
+
+  std::filesystem::path folder_;
+  std::unique_ptr<Model> model_;
+  BufferSet buffers_;
+  Tokenizer tokenizer_;
+  std::optional<ChatEncoder> encoder_;
+  ChatTemplateOptions template_options_;
+  std::vector<int32_t> stop_tokens_;
+  std::optional<bool> gate_passed_;
+  DType compute_;
+  std::unique_ptr<Engine> engine_;
+};
+
+// Where a model lies: the folder itself, or its model/ for a run folder.
+std::filesystem::path find_model_folder(const std::filesystem::path& path);
+
+}  // namespace vertebra
