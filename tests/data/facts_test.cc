@@ -69,7 +69,7 @@ TEST(Facts, OutOfRangeIndicesAreErrors) {
 TEST(Facts, SharesAreAsConfiguredOnceTheRampIsOver) {
   auto shares = kind_shares(12000, 20000, 20000);
   EXPECT_NEAR(shares[FactsKind::kInvented] + shares[FactsKind::kPlace], 0.32, 0.02);
-  EXPECT_NEAR(shares[FactsKind::kPlace], 0.32 * 0.15, 0.01);
+  EXPECT_NEAR(shares[FactsKind::kPlace], 0.32 * 0.22, 0.012);
   EXPECT_NEAR(shares[FactsKind::kUnanswerable], 0.10, 0.015);
   EXPECT_NEAR(shares[FactsKind::kOffTopic], 0.07, 0.012);
 }
