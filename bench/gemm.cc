@@ -25,6 +25,7 @@
 #endif
 #if defined(VERTEBRA_DNNL)
 #include <dnnl.hpp>
+extern "C" void omp_set_num_threads(int);  // of the OpenMP run time oneDNN brings
 #endif
 
 namespace vertebra {
@@ -239,7 +240,9 @@ void run(int argc, char** argv) {
 #if defined(VERTEBRA_OPENBLAS)
   openblas_set_num_threads(options.threads);
 #endif
-  setenv("OMP_NUM_THREADS", std::to_string(options.threads).c_str(), 1);
+#if defined(VERTEBRA_DNNL)
+  omp_set_num_threads(options.threads);
+#endif
   ThreadTeam team(options.threads);
   const std::string device = device_name();
   const double read = measure_read_bandwidth(team);

@@ -38,6 +38,9 @@ struct TileArgs {
   int64_t in_stride;
   float* out;
   int64_t out_stride;
+  // Read later: the next panel of B, fetched while this one is used, `prefetch_step` bytes a step.
+  const char* prefetch;
+  int64_t prefetch_step;
 };
 
 // The word of A for row r: steps are `step` bytes apart.
@@ -72,8 +75,18 @@ void tile(const TileArgs& t) {
   const float* b = t.b;
   const int64_t b_stride = t.b_stride;
   const int64_t steps = t.steps;
+  const char* prefetch = t.prefetch;
+  const int64_t prefetch_step = t.prefetch_step;
+  // C's rows lie far apart; without this every tile waits for 28 cache misses at its end.
+  unroll<kRows>([&](auto r) VERTEBRA_INLINE_LAMBDA {
+    unroll<(kVectors * kLanes + 15) / 16>([&](auto line) VERTEBRA_INLINE_LAMBDA {
+      __builtin_prefetch(t.out + r * t.out_stride + line * 16, 1);
+    });
+  });
   int64_t offset = 0;
   for (int64_t step = 0; step < steps; ++step, b += kPanelWidth) {
+    __builtin_prefetch(prefetch, 0, 2);
+    prefetch += prefetch_step;
     VecF words[kVectors];
     unroll<kVectors>([&](auto v) VERTEBRA_INLINE_LAMBDA {
       words[v] = load<VecF>(b + (v / kTileVectors) * b_stride + (v % kTileVectors) * kLanes);
@@ -153,8 +166,14 @@ HWY_INLINE const TileTable& tiles_of(GemmForm form) {
 // Sums of the largest tile: one row takes 4 panels, 2 and 3 rows 2 panels each.
 constexpr int kTileSums = (kTileRows > 6 ? kTileRows : 6) * kPanelWidth;
 
+struct Prefetch {
+  const char* from;
+  int64_t step;
+};
+
 // One tile of C: rows [i, i + rows), columns [j, j + panels * kPanelWidth) as far as the matrix goes.
-void do_tile(const GemmBlock& g, const TileTable& tiles, int64_t i, int64_t rows, int64_t j, int panels) {
+void do_tile(const GemmBlock& g, const TileTable& tiles, int64_t i, int64_t rows, int64_t j, int panels,
+             Prefetch prefetch) {
   const int64_t width = static_cast<int64_t>(panels) * kPanelWidth;
   const int64_t columns = min_of(width, g.cols - j);
   TileArgs t;
@@ -166,6 +185,8 @@ void do_tile(const GemmBlock& g, const TileTable& tiles, int64_t i, int64_t rows
   t.b = static_cast<const float*>(g.b) + j / kPanelWidth * g.b_stride;
   t.b_stride = g.b_stride;
   t.alpha = g.alpha;
+  t.prefetch = prefetch.from;
+  t.prefetch_step = prefetch.step;
   const TileFunction f = tiles.f[rows - 1][panels > 1][g.a_direct];
   const float* in = g.partial_in == nullptr ? nullptr : g.partial_in + i * g.partial_in_stride + j;
   if (columns == width && g.finish == nullptr) {
@@ -197,24 +218,38 @@ void do_tile(const GemmBlock& g, const TileTable& tiles, int64_t i, int64_t rows
   }
 }
 
+// The part of the next panel of B that the tile of rows i .. fetches, or nothing.
+HWY_INLINE Prefetch next_panel(const GemmBlock& g, int64_t i, int64_t j) {
+  const auto* b = static_cast<const char*>(g.b) + j / kPanelWidth * g.b_stride * 4;
+  if (j + kPanelWidth >= g.cols) return {b, 0};
+  const int64_t step_bytes = kPanelWidth * 4;
+  const int64_t steps = g.form == GemmForm::kF32 ? g.depth : (g.depth + 1) / 2;
+  const int64_t tiles = (g.rows + g.tile_rows - 1) / g.tile_rows;
+  const int64_t step = (step_bytes + tiles - 1) / tiles;
+  return {b + g.b_stride * 4 + i / g.tile_rows * step * steps, step};
+}
+
 void block(const GemmBlock& g) {
   const TileTable& tiles = tiles_of(g.form);
   if (g.rows_outer) {
     for (int64_t i = 0; i < g.rows; i += g.tile_rows) {
       const int64_t rows = min_of(g.tile_rows, g.rows - i);
       const int group = panels_at_once(static_cast<int>(rows));
+      const Prefetch none = {static_cast<const char*>(g.b), 0};
       int64_t j = 0;
       if (group > 1) {
-        for (; j + (group - 1) * kPanelWidth < g.cols; j += group * kPanelWidth)
-          do_tile(g, tiles, i, rows, j, group);
+        for (; j + (group - 1) * kPanelWidth < g.cols; j += group * kPanelWidth) {
+          do_tile(g, tiles, i, rows, j, group, none);
+        }
       }
-      for (; j < g.cols; j += kPanelWidth) do_tile(g, tiles, i, rows, j, 1);
+      for (; j < g.cols; j += kPanelWidth) do_tile(g, tiles, i, rows, j, 1, none);
     }
     return;
   }
   for (int64_t j = 0; j < g.cols; j += kPanelWidth) {
-    for (int64_t i = 0; i < g.rows; i += g.tile_rows)
-      do_tile(g, tiles, i, min_of(g.tile_rows, g.rows - i), j, 1);
+    for (int64_t i = 0; i < g.rows; i += g.tile_rows) {
+      do_tile(g, tiles, i, min_of(g.tile_rows, g.rows - i), j, 1, next_panel(g, i, j));
+    }
   }
 }
 

@@ -27,6 +27,11 @@ HWY_INLINE VecH load_first(const uint16_t* from, int64_t count) {
 #endif
 }
 
+// Packing reads many short rows at once, more streams than hardware prefetchers follow: each row's line this
+// far ahead, or the row this many k ahead, is asked for by hand.
+constexpr int64_t kAheadBytes = 512;
+constexpr int64_t kAheadRows = 16;
+
 // k contiguous, fp32 panel from fp32, or pairs from bf16: the same transposition of 32-bit words. kWiden
 // splits each word into its two floats, one step each.
 template <bool kWiden>
@@ -43,6 +48,7 @@ void pack_words(const char* source, int64_t slot_bytes, int64_t slots, int64_t w
       if (count == kLanes) {
 #pragma GCC unroll 16
         for (int r = 0; r < kLanes; ++r) {
+          __builtin_prefetch(first + r * slot_bytes + word * 4 + kAheadBytes);
           rows[r] = r < valid ? load<VecF>(first + r * slot_bytes + word * 4) : VecF{};
         }
       } else {
@@ -90,6 +96,7 @@ void pack_rows_f32(const float* source, int64_t stride, int64_t slots, int64_t d
   for (int64_t k = 0; k < depth; ++k) {
     const float* from = source + k * stride;
     float* to = panel + k * width;
+    for (int64_t s = 0; s < slots; s += 16) __builtin_prefetch(from + kAheadRows * stride + s);
     for (int64_t s = 0; s < full; s += kLanes) store(load<VecF>(from + s), to + s);
     for (int64_t s = full; s < width; s += kLanes) {
       store(s < slots ? load_first(from + s, slots - s) : VecF{}, to + s);
@@ -104,6 +111,10 @@ void pack_rows_bf16(const uint16_t* source, int64_t stride, int64_t slots, int64
   for (int64_t k = 0; k < depth; k += 2) {
     const uint16_t* even = source + k * stride;
     float* to = panel + (kWiden ? k : k / 2) * width;
+    for (int64_t s = 0; s < slots; s += 32) {
+      __builtin_prefetch(even + kAheadRows * stride + s);
+      __builtin_prefetch(even + (kAheadRows + 1) * stride + s);
+    }
     for (int64_t s = 0; s < width; s += kLanes) {
       const int64_t count = min_of<int64_t>(kLanes, slots - s);
       VecH first = {};
