@@ -116,7 +116,7 @@ Types infer_concatenate(const InferInput& in) {
     total += part[at];
   }
   if (in.operands.size() > 1) to.set_dim(at, total);
-  return {{in.operands[0].dtype, to}};
+  return {{in.operands[0].dtype, Shape(to.dims())}};  // checks the number of elements
 }
 
 Types infer_pad(const InferInput& in) {

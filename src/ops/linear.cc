@@ -26,8 +26,8 @@ std::vector<TensorType> infer_linear(const InferInput& in) {
   const Shape& w = in.operands[1].shape;
   in.check(x.rank() >= 1 && x.dim(-1) == w.dim(1), "x of shape {} does not fit the weight [F, E] of shape {}",
            x.to_string(), w.to_string());
-  Shape out = x;
-  out.set_dim(-1, w.dim(0));
+  Shape out = x.without(-1);
+  out.push_back(w.dim(0));
   if (has_bias) {
     check_float(in, 2, "the bias");
     check_shape(in, 2, Shape{w.dim(0)}, "the bias");
