@@ -7,14 +7,11 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/json.h"
+#include "data/facts_evaluation.h"
 #include "data/facts_files.h"
 
 namespace vertebra {
 namespace {
-
-PhiloxSequence sequence(uint64_t seed, std::string_view stream, uint64_t index) {
-  return PhiloxSequence(Philox(seed, stream_id(stream) + index));
-}
 
 void check_share(double value, const char* name) {
   require(value >= 0 && value <= 1, "facts: {} is {}, it must lie between 0 and 1", name, value);
@@ -54,19 +51,6 @@ double ramp(double start, double full_at, double progress) {
   return progress >= full_at ? 1.0 : start + (1.0 - start) * progress / full_at;
 }
 
-// As typed in a hurry: no capitals, no mark at the end.
-std::string hurried(std::string text) {
-  while (!text.empty() && (text.back() == '?' || text.back() == ' ' || text.back() == '.')) text.pop_back();
-  for (char& c : text) c = c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
-  return text;
-}
-
-std::string tidy(const std::string& text, int64_t index) {
-  if (index % 2 == 1) return hurried(text);
-  const bool marked = !text.empty() && (text.back() == '?' || text.back() == '.');
-  return capitalise(text) + (marked ? "" : "?");
-}
-
 }  // namespace
 
 std::string_view facts_kind_name(FactsKind kind) {
@@ -77,30 +61,6 @@ std::string_view facts_kind_name(FactsKind kind) {
 struct FactsGenerator::State {
   FactsOptions options;
   FactsFiles files;
-
-  std::string answer(const FactsLanguage& language, size_t relation, size_t row) const {
-    const FactsSection& section = language.relations[relation];
-    SlottedText text;
-    PhiloxSequence unused(Philox(0, 0));
-    section.grammar.draw(section.answer, language.slots(language.subjects[row][0], &language.values[row]),
-                         unused, text);
-    return text.text;
-  }
-
-  // A phrasing of the section about `name`; `row` < 0: no row, so no tags.
-  SlottedText ask(const FactsLanguage& language, const FactsSection& section, const NameForms& name, int row,
-                  bool hand, PhiloxSequence& random) const {
-    const auto& list = hand ? section.hand : section.frames;
-    const FactsSection::Phrasing* phrasing = nullptr;
-    // Each list has phrasings for every row (the first frame is one), so this ends.
-    do {
-      phrasing = &list[random.below(list.size())];
-    } while (row >= 0 && !phrasing->unless.empty() &&
-             files.tags[static_cast<size_t>(row)].contains(phrasing->unless));
-    SlottedText question;
-    section.grammar.draw(phrasing->handle, language.slots(name, nullptr), random, question);
-    return question;
-  }
 
   const FactsLanguage& language(std::string_view code) const {
     for (const FactsLanguage& language : files.languages) {
@@ -125,8 +85,6 @@ struct FactsGenerator::State {
   }
 
   FactsKind draw_kind(double progress, PhiloxSequence& random) const;
-  void evaluate(const FactsLanguage& language, int64_t count, uint64_t seed,
-                std::vector<FactsQuestion>& out) const;
 };
 
 FactsKind FactsGenerator::State::draw_kind(double progress, PhiloxSequence& random) const {
@@ -154,7 +112,7 @@ FactsExample FactsGenerator::example(int64_t index, int64_t total) const {
   require(index >= 0 && index < total, "facts: example {} of {} does not exist", index, total);
   const State& s = *state_;
   const FactsOptions& o = s.options;
-  PhiloxSequence random = sequence(o.seed, "facts/train", static_cast<uint64_t>(index));
+  PhiloxSequence random = facts_random(o.seed, "facts/train", static_cast<uint64_t>(index));
   const double progress = (static_cast<double>(index) + 0.5) / static_cast<double>(total);
 
   FactsExample out;
@@ -182,133 +140,19 @@ FactsExample FactsGenerator::example(int64_t index, int64_t total) const {
     section = language.off_topic.get();
     row = -1;
   }
-  if (out.kind == FactsKind::kFact) out.answer = s.answer(language, relation, static_cast<size_t>(row));
+  if (out.kind == FactsKind::kFact) out.answer = s.files.answer(language, relation, static_cast<size_t>(row));
   if (out.kind == FactsKind::kFact || row < 0)
     out.relation = section == language.off_topic.get() ? "" : section->name;
   if (row >= 0) out.subject = s.files.keys[static_cast<size_t>(row)];
   if (random.chance(o.bare_name_share)) std::fill(name.begin() + 1, name.end(), std::string(name[0]));
-  const SlottedText question = s.ask(language, *section, name, row, random.chance(o.hand_share), random);
+  const SlottedText question =
+      s.files.ask(language, *section, name, row, random.chance(o.hand_share), random);
   out.question = add_noise(question, language.words, o.noise, ramp(0, o.noise_full_at, progress), random);
   return out;
 }
 
-// One language's groups, appended in a fixed order.
-void FactsGenerator::State::evaluate(const FactsLanguage& language, int64_t count, uint64_t seed,
-                                     std::vector<FactsQuestion>& out) const {
-  const auto question = [&](const char* group, FactsKind kind, std::string text) {
-    FactsQuestion q;
-    q.group = std::string(group) + "_" + language.code;
-    q.language = language.code;
-    q.kind = kind;
-    q.question = std::move(text);
-    q.answer = language.refusal;
-    return q;
-  };
-  const auto about = [&](FactsQuestion q, size_t relation, int row) {
-    q.relation = files.relations[relation];
-    if (row >= 0) {
-      q.subject = files.keys[static_cast<size_t>(row)];
-      if (q.kind == FactsKind::kFact) q.answer = answer(language, relation, static_cast<size_t>(row));
-    }
-    return q;
-  };
-  const auto stream = [&](const char* group, int64_t i) {
-    return sequence(seed, "facts/evaluation/" + std::string(group) + "/" + language.code,
-                    static_cast<uint64_t>(i));
-  };
-  // A held-out phrasing (in turn) or, where `trained`, one of the hand list.
-  const auto phrase = [&](const FactsSection& section, const NameForms& name, int row, bool trained,
-                          int64_t turn, PhiloxSequence& random) {
-    if (trained) return tidy(ask(language, section, name, row, true, random).text, turn);
-    const auto& held = section.held_out[static_cast<size_t>(turn) % section.held_out.size()];
-    SlottedText text;
-    section.grammar.draw(held.handle, language.slots(name, nullptr), random, text);
-    return tidy(text.text, turn / static_cast<int64_t>(section.held_out.size()));
-  };
-  const size_t relations = language.relations.size(), rows = language.subjects.size();
-  const auto relation_of = [&](int64_t i) { return static_cast<size_t>(i) % relations; };
-
-  for (int64_t i = 0; i < count; ++i) {
-    PhiloxSequence random = stream("held_out", i);
-    const int row = static_cast<int>(random.below(rows));
-    const auto& name = language.subjects[static_cast<size_t>(row)][0];
-    const FactsSection& section = language.relations[relation_of(i)];
-    out.push_back(
-        about(question("held_out", FactsKind::kFact,
-                       phrase(section, name, row, false, i / static_cast<int64_t>(relations), random)),
-              relation_of(i), row));
-  }
-  for (const FreeTyped& typed : language.free_typed) {
-    FactsQuestion q =
-        question("free_typed", typed.row < 0 ? FactsKind::kOffTopic : FactsKind::kFact, typed.question);
-    out.push_back(typed.row < 0 ? q : about(std::move(q), static_cast<size_t>(typed.relation), typed.row));
-  }
-  for (int64_t i = 0; i < count; ++i) {
-    PhiloxSequence random = stream("invented", i);
-    const auto maker = static_cast<NameMaker>(static_cast<size_t>(i) % kNameMakers.size());
-    const std::string invented = language.inventor->invent(maker, true, random);
-    const NameForms name = language.patterns.apply(invented, random.below(uint64_t{1} << 32));
-    const size_t relation = random.below(relations);
-    FactsQuestion q = question("invented", FactsKind::kInvented,
-                               phrase(language.relations[relation], name, -1, i % 2 == 0, i / 2, random));
-    q.detail = kNameMakers[static_cast<size_t>(maker)];
-    out.push_back(about(std::move(q), relation, -1));
-  }
-  for (int64_t i = 0; i < count; ++i) {
-    PhiloxSequence random = stream("places", i);
-    const FactsPlace& place =
-        language.held_out_places[static_cast<size_t>(i) % language.held_out_places.size()];
-    const size_t relation = random.below(relations);
-    FactsQuestion q =
-        question("places", FactsKind::kPlace,
-                 phrase(language.relations[relation], place.forms, -1, i % 2 == 0, i / 2, random));
-    q.detail = place.kind;
-    out.push_back(about(std::move(q), relation, -1));
-  }
-  for (int64_t i = 0; i < count; ++i) {
-    PhiloxSequence random = stream("unanswerable", i);
-    const size_t row = random.below(rows);
-    FactsQuestion q =
-        question("unanswerable", FactsKind::kUnanswerable,
-                 phrase(*language.unanswerable, language.subjects[row][0], -1, false, i, random));
-    q.subject = files.keys[row];
-    out.push_back(std::move(q));
-  }
-  const auto off_topic = static_cast<int64_t>(language.off_topic->held_out.size());
-  for (int64_t i = 0; i < std::min(count, off_topic); ++i) {
-    PhiloxSequence random = stream("off_topic", i);
-    out.push_back(question("off_topic", FactsKind::kOffTopic,
-                           phrase(*language.off_topic, language.subjects[0][0], -1, false, i, random)));
-  }
-  std::vector<std::pair<int, const NameForms*>> aliases;
-  for (size_t row = 0; row < rows; ++row) {
-    for (size_t k = 1; k < language.subjects[row].size(); ++k) {
-      aliases.emplace_back(static_cast<int>(row), &language.subjects[row][k]);
-    }
-  }
-  for (int64_t i = 0; i < count && !aliases.empty(); ++i) {
-    PhiloxSequence random = stream("aliases", i);
-    const auto& [row, name] = aliases[random.below(aliases.size())];
-    out.push_back(about(question("aliases", FactsKind::kFact,
-                                 phrase(language.relations[relation_of(i)], *name, row, true, i, random)),
-                        relation_of(i), row));
-  }
-  for (int64_t i = 0; i < count; ++i) {
-    PhiloxSequence random = stream("typos", i);
-    const int row = static_cast<int>(random.below(rows));
-    const auto& name = language.subjects[static_cast<size_t>(row)][0];
-    const std::string text = phrase(language.relations[relation_of(i)], name, row, true, i, random);
-    out.push_back(about(question("typos", FactsKind::kFact, mistype(text, language.words, 4, random)),
-                        relation_of(i), row));
-  }
-}
-
 std::vector<FactsQuestion> FactsGenerator::evaluation(int64_t per_group, uint64_t seed) const {
-  require(per_group > 0, "facts: {} questions a group is too few; at least 1", per_group);
-  std::vector<FactsQuestion> out;
-  for (const FactsLanguage& language : state_->files.languages)
-    state_->evaluate(language, per_group, seed, out);
-  return out;
+  return facts_evaluation(state_->files, per_group, seed);
 }
 
 void FactsGenerator::write_training(const std::filesystem::path& path, int64_t total) const {
@@ -372,7 +216,7 @@ std::vector<std::string> FactsGenerator::languages() const {
 
 std::string FactsGenerator::answer(std::string_view language, std::string_view relation,
                                    std::string_view subject) const {
-  return state_->answer(state_->language(language), state_->relation(relation), state_->row(subject));
+  return state_->files.answer(state_->language(language), state_->relation(relation), state_->row(subject));
 }
 
 bool FactsGenerator::near_real(std::string_view language, std::string_view name) const {

@@ -327,6 +327,29 @@ int FactsFiles::row_of(std::string_view key) const {
   return it == keys.end() ? -1 : static_cast<int>(it - keys.begin());
 }
 
+std::string FactsFiles::answer(const FactsLanguage& language, size_t relation, size_t row) const {
+  const FactsSection& section = language.relations[relation];
+  SlottedText text;
+  PhiloxSequence unused(Philox(0, 0));
+  section.grammar.draw(section.answer, language.slots(language.subjects[row][0], &language.values[row]),
+                       unused, text);
+  return text.text;
+}
+
+SlottedText FactsFiles::ask(const FactsLanguage& language, const FactsSection& section, const NameForms& name,
+                            int row, bool hand, PhiloxSequence& random) const {
+  const auto& list = hand ? section.hand : section.frames;
+  const FactsSection::Phrasing* phrasing = nullptr;
+  // Each list has phrasings for every row (the first frame is one), so this ends.
+  do {
+    phrasing = &list[random.below(list.size())];
+  } while (row >= 0 && !phrasing->unless.empty() &&
+           tags[static_cast<size_t>(row)].contains(phrasing->unless));
+  SlottedText question;
+  section.grammar.draw(phrasing->handle, language.slots(name, nullptr), random, question);
+  return question;
+}
+
 FactsGrammar::SlotText FactsLanguage::slots(const NameForms& name,
                                             const std::vector<std::string>* row_values) const {
   return [&name, row_values](int slot) -> std::string_view {

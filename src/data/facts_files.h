@@ -69,7 +69,16 @@ struct FactsFiles {
   std::vector<FactsLanguage> languages;
 
   int row_of(std::string_view key) const;  // -1 when there is none
+  std::string answer(const FactsLanguage& language, size_t relation, size_t row) const;
+  // A phrasing of the section's hand list or frames about `name`; `row` < 0: about no row, so no tags.
+  SlottedText ask(const FactsLanguage& language, const FactsSection& section, const NameForms& name, int row,
+                  bool hand, PhiloxSequence& random) const;
 };
+
+// The numbers of one question: of training example `index`, or of question `index` of a group.
+inline PhiloxSequence facts_random(uint64_t seed, std::string_view stream, uint64_t index) {
+  return PhiloxSequence(Philox(seed, stream_id(stream) + index));
+}
 
 // Throws as FactsGenerator's constructor says.
 FactsFiles load_facts_files(const FactsOptions& options);
