@@ -3,7 +3,8 @@
 #include "formats/safetensors_header.h"
 
 #include <algorithm>
-#include <cstring>
+#include <numeric>
+#include <tuple>
 #include <unordered_set>
 
 #include "base/error.h"
@@ -165,9 +166,15 @@ class HeaderReader : public nlohmann::json_sax<Json> {
 
 // Tensors must follow each other without hole or overlap and fill the file.
 void check_layout(SafetensorsHeader& header, uint64_t data_bytes, const std::string& source) {
-  std::stable_sort(header.entries.begin(), header.entries.end(), [](const auto& a, const auto& b) {
-    return std::pair(a.begin, a.end) < std::pair(b.begin, b.end);
+  std::vector<size_t> order(header.entries.size());
+  std::iota(order.begin(), order.end(), size_t{0});
+  std::sort(order.begin(), order.end(), [&](size_t a, size_t b) {
+    const SafetensorsEntry &left = header.entries[a], &right = header.entries[b];
+    return std::tie(left.begin, left.end, a) < std::tie(right.begin, right.end, b);
   });
+  std::vector<SafetensorsEntry> sorted;
+  for (const size_t i : order) sorted.push_back(std::move(header.entries[i]));
+  header.entries = std::move(sorted);
   uint64_t at = 0;
   for (const SafetensorsEntry& entry : header.entries) {
     require(entry.end <= data_bytes, Code::kDataLoss,

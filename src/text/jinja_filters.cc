@@ -348,7 +348,7 @@ Values sorted(Runtime& rt, const Values& items, const std::optional<Value>& attr
   for (size_t i = 0; i < items.size(); ++i) {
     order.emplace_back(rt.sequence(Kind::kTuple, sort_keys(rt, items[i], attribute, case_sensitive)), i);
   }
-  std::stable_sort(order.begin(), order.end(), [&](const auto& a, const auto& b) {
+  merge_sort(order, [&](const auto& a, const auto& b) {
     return reverse ? rt.less(b.first, a.first) : rt.less(a.first, b.first);
   });
   Values out;
@@ -465,8 +465,7 @@ Value filter_groupby(Runtime& rt, const Value& v, Arguments& args) {
     if (!case_sensitive && key.is_string()) key = rt.string(lower(key.text()));
     order.emplace_back(std::move(key), i);
   }
-  std::stable_sort(order.begin(), order.end(),
-                   [&](const auto& a, const auto& b) { return rt.less(a.first, b.first); });
+  merge_sort(order, [&](const auto& a, const auto& b) { return rt.less(a.first, b.first); });
   Values out;
   for (size_t i = 0; i < order.size();) {
     Values group;

@@ -103,8 +103,7 @@ class JsonWriter {
     std::vector<const std::pair<Value, Value>*> entries;
     for (const auto& entry : mapping.entries) entries.push_back(&entry);
     if (style_.sort_keys) {
-      std::stable_sort(entries.begin(), entries.end(),
-                       [&](auto* a, auto* b) { return rt_.less(a->first, b->first); });
+      merge_sort(entries, [&](auto* a, auto* b) { return rt_.less(a->first, b->first); });
     }
     out += '{';
     bool first = true;

@@ -2,6 +2,7 @@
 // charged to the Runtime that made them. Namespaces and loop variables belong to the evaluator.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -227,6 +228,25 @@ std::string to_json_text(Runtime& runtime, const Value& value, const JsonStyle& 
 // Python's `format % values` and `format.format(...)`.
 std::string percent_format(Runtime& runtime, const std::string& format, const Value& values);
 std::string brace_format(Runtime& runtime, const std::string& format, Arguments& arguments);
+
+// A stable sort by merging. Values need not have a consistent order (NaN), on which std::sort would
+// run out of bounds; std::stable_sort is deprecated inside of libstdc++ 12.
+template <class T, class Less>
+void merge_sort(std::vector<T>& items, const Less& less) {
+  std::vector<T> merged(items.size());
+  for (size_t width = 1; width < items.size(); width *= 2) {
+    for (size_t begin = 0; begin < items.size(); begin += 2 * width) {
+      const size_t middle = std::min(begin + width, items.size()),
+                   end = std::min(begin + 2 * width, items.size());
+      size_t left = begin, right = middle;
+      for (size_t i = begin; i < end; ++i) {
+        const bool take_right = left == middle || (right < end && less(items[right], items[left]));
+        merged[i] = std::move(items[take_right ? right++ : left++]);
+      }
+    }
+    items.swap(merged);
+  }
+}
 
 // int() and float() of a string; nullopt where Python raises ValueError.
 std::optional<int64_t> parse_integer(std::string_view text, int64_t base);
