@@ -22,27 +22,89 @@ std::string pcre2_message(int code) {
   return reinterpret_cast<const char*>(buffer);
 }
 
-// PCRE2's \s also takes U+180E, which is not White_Space and not \s to the engines that these
-// patterns were written for.
-std::string with_unicode_spaces(const std::string& pattern) {
+struct Addition {
+  uint32_t first, last;
+  std::string_view category;
+};
+
+constexpr Addition kAdditions[] = {
+#include "text/unicode_additions.inc"
+};
+
+// The characters of general category `name` ("L", "Lu") that Unicode 15 and 16 added, as the inside of a
+// character class.
+std::string additions_to(std::string_view name) {
   std::string out;
-  for (size_t i = 0; i < pattern.size(); ++i) {
-    if (pattern[i] != '\\' || i + 1 == pattern.size()) {
-      out += pattern[i];
-      continue;
-    }
-    const char next = pattern[++i];
-    if (next == 's') {
-      out += "\\p{White_Space}";
-    } else if (next == 'S') {
-      out += "\\P{White_Space}";
-    } else {
-      out += '\\';
-      out += next;
+  for (const Addition& addition : kAdditions) {
+    if (addition.category.starts_with(name)) {
+      out += fmt::format("\\x{{{:x}}}-\\x{{{:x}}}", addition.first, addition.last);
     }
   }
   return out;
 }
+
+// Rewrites a pattern so that PCRE2 classifies as the engines it was written for: they know Unicode 16,
+// where the system's PCRE2 may know 14; and its \s also takes U+180E, which is not White_Space.
+class PatternRewriter {
+ public:
+  explicit PatternRewriter(std::string_view pattern) : pattern_(pattern) {}
+
+  std::string run() {
+    while (at_ < pattern_.size()) {
+      const char c = pattern_[at_];
+      if (c == '\\' && at_ + 1 < pattern_.size()) {
+        escape();
+        continue;
+      }
+      if (in_class_ && c == '[' && pattern_.substr(at_).starts_with("[:")) {  // [:alpha:]
+        const size_t end = pattern_.find(":]", at_);
+        const size_t size = end == pattern_.npos ? 2 : end + 2 - at_;
+        out_ += pattern_.substr(at_, size);
+        at_ += size;
+        continue;
+      }
+      if (in_class_ && c == ']' && at_ > class_begin_) {
+        in_class_ = false;
+      } else if (!in_class_ && c == '[') {
+        in_class_ = true;
+        // A ']' right after "[" or "[^" is an ordinary member.
+        class_begin_ = at_ + (pattern_.substr(at_ + 1).starts_with('^') ? 2 : 1);
+      }
+      out_ += c;
+      ++at_;
+    }
+    return std::move(out_);
+  }
+
+ private:
+  void escape() {
+    const char kind = pattern_[at_ + 1];
+    if (kind == 's' || kind == 'S') {
+      out_ += kind == 's' ? "\\p{White_Space}" : "\\P{White_Space}";
+      at_ += 2;
+      return;
+    }
+    const std::string_view rest = pattern_.substr(at_);
+    const size_t close = rest.find('}');
+    const bool property =
+        (kind == 'p' || kind == 'P') && rest.size() > 2 && rest[2] == '{' && close != rest.npos;
+    const std::string_view name = property ? rest.substr(3, close - 3) : std::string_view();
+    const std::string added = !name.empty() && name.size() <= 2 ? additions_to(name) : std::string();
+    if (added.empty() || (kind == 'P' && in_class_)) {
+      out_ += rest.substr(0, 2);
+      at_ += 2;
+      return;
+    }
+    const std::string members = "\\p{" + std::string(name) + "}" + added;
+    out_ += in_class_ ? members : (kind == 'P' ? "[^" : "[") + members + "]";
+    at_ += close + 1;
+  }
+
+  std::string_view pattern_;
+  std::string out_;
+  size_t at_ = 0, class_begin_ = 0;
+  bool in_class_ = false;
+};
 
 // What a thread needs to run a match; made once per thread.
 struct MatchState {
@@ -80,7 +142,7 @@ struct Regex::Code {
 Regex::Regex(const std::string& pattern, std::string_view source) : pattern_(pattern) {
   require(pattern.size() <= kMaxPatternBytes, "{}: a regular expression of {} bytes; at most {} are accepted",
           source, pattern.size(), kMaxPatternBytes);
-  const std::string rewritten = with_unicode_spaces(pattern);
+  const std::string rewritten = PatternRewriter(pattern).run();
   int error = 0;
   PCRE2_SIZE offset = 0;
   pcre2_code* code = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(rewritten.data()), rewritten.size(),

@@ -24,7 +24,7 @@ TEST_P(GoldenTokenizer, IdsEqualThePeers) {
   for (size_t i = 0; i < texts.size(); ++i) {
     const auto text = texts[i].get<std::string>();
     const Json& row = rows[i];
-    if (row.is_null()) continue;  // needs a newer Unicode than every system library has
+    if (row.is_null()) continue;  // needs a newer Unicode than the system's utf8proc may have
     const auto ids = row["ids"].get<std::vector<int32_t>>();
     const auto plain = row.contains("plain") ? row["plain"].get<std::vector<int32_t>>() : ids;
     const auto user = row.contains("user") ? row["user"].get<std::vector<int32_t>>() : plain;

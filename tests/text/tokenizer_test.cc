@@ -28,13 +28,13 @@ const std::filesystem::path kGolden = std::filesystem::path(VERTEBRA_SOURCE_DIR)
 
 Tokenizer golden(const std::string& name) { return Tokenizer::load(kGolden / (name + ".tokenizer.json")); }
 
-// Random text from characters that the patterns treat differently (all known to Unicode 14).
+// Random text from characters that the patterns treat differently.
 std::string random_text(uint64_t seed, int length) {
-  static const char32_t pool[] = {'a',    'b',   'S',   't',   'L',     'l',    'e',    'r',    'v',
-                                  'm',    'd',   '0',   '1',   '9',     0xBD,   0x663,  0x2167, ' ',
-                                  ' ',    '\t',  '\n',  '\r',  0xA0,    0x3000, 0x2028, 0x85,   '\'',
-                                  '\'',   '!',   '.',   '_',   '<',     '|',    0xE9,   0x17F,  0x6F22,
-                                  0xD55C, 0x5D0, 0x301, 0x93F, 0x1F642, 0x200D, 0x1C5,  0x378,  0xE0001};
+  static const char32_t pool[] = {
+      'a',    'b',   'S',   't',   'L',     'l',    'e',   'r',   'v',    'm',     'd',    '0',
+      '1',    '9',   0xBD,  0x663, 0x2167,  ' ',    ' ',   '\t',  '\n',   '\r',    0xA0,   0x3000,
+      0x2028, 0x85,  '\'',  '\'',  '!',     '.',    '_',   '<',   '|',    0xE9,    0x17F,  0x6F22,
+      0xD55C, 0x5D0, 0x301, 0x93F, 0x1F642, 0x200D, 0x1C5, 0x378, 0x1C89, 0x10D40, 0xE0001};
   PhiloxSequence random(Philox(seed, "text"));
   std::string text;
   for (int i = 0; i < length; ++i) append_utf8(text, pool[random.below(std::size(pool))]);
@@ -283,6 +283,28 @@ TEST(Normalizer, StepsDoWhatTheirNamesSay) {
             "baxa");
   EXPECT_THROW(apply(Json{{"type", "Nmt"}}, ""), Error);
   EXPECT_THROW(apply(Json{{"type", "Replace"}, {"pattern", {{"Regex", "("}}}, {"content", ""}}, ""), Error);
+}
+
+TEST(Regex, KnowsTheSameUnicodeEverywhere) {
+  const auto matches = [](const std::string& pattern, std::string_view text) {
+    int count = 0;
+    Regex(pattern, "test").for_each_match(text, [&](size_t, size_t) { ++count; });
+    return count;
+  };
+  const std::string_view digit = "\U00010D40";  // a digit since Unicode 16
+  const std::string_view letter = "\u1C89";     // an upper-case letter since Unicode 16
+  const std::string_view separator = "\u180E";  // no white space since Unicode 6.3
+  for (const char* pattern : {R"(\p{N})", R"([\p{N}])", R"([]\p{N}])", R"([[:alpha:]\p{N}])", R"([\]\p{Nd}])",
+                              R"([^\p{L}])", R"(\P{L})", R"([a]|\p{N}+)", R"((?i:x)|\p{N}{1,3})"}) {
+    EXPECT_EQ(matches(pattern, digit), 1) << pattern;
+  }
+  for (const char* pattern : {R"(\P{N})", R"([^\p{N}])", R"([^\s\p{L}\p{N}]+)", R"(\p{L})", R"(\\p{N})"}) {
+    EXPECT_EQ(matches(pattern, digit), 0) << pattern;
+  }
+  EXPECT_EQ(matches(R"(\p{Lu})", letter), 1);
+  EXPECT_EQ(matches(R"(\p{Ll})", letter), 0);
+  EXPECT_EQ(matches(R"(\s)", separator), 0);
+  EXPECT_EQ(matches(R"(\S)", separator), 1);
 }
 
 TEST(Regex, HostilePatternsEndInAnError) {
