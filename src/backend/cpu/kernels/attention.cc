@@ -100,35 +100,29 @@ HWY_INLINE void product(const Product& p, int64_t rows, int64_t first, int64_t l
   }
 }
 
-// exp(x) for x <= 0: 0 below -87, where the result would be subnormal (slow on some processors), and exactly
-// 1 at 0. Error below 2 ulp.
+// exp(x) for x <= 88: 0 below -87, where the result would be subnormal (slow on some processors), and exactly
+// 1 at 0. Error below 2 ulp. Adding 1.5 * 2^23 rounds to an integer, which then stands in the low bits of the
+// sum.
 HWY_INLINE VF exp_below_88(VF x) {
   const hn::RebindToSigned<DF> di;
-  const VF low = hn::Set(df, -87.0f);
-  const VF clamped = hn::Max(x, low);
-  const auto n = hn::NearestInt(hn::Mul(clamped, hn::Set(df, 0x1.715476p0f)));
-  const VF nf = hn::ConvertTo(df, n);
-  VF r = hn::NegMulAdd(nf, hn::Set(df, kLn2High), clamped);
-  r = hn::NegMulAdd(nf, hn::Set(df, kLn2Low), r);
+  const VF magic = hn::Set(df, 0x1.8p23f);
+  const VF shifted = hn::MulAdd(x, hn::Set(df, 0x1.715476p0f), magic);
+  const VF n = hn::Sub(shifted, magic);
+  VF r = hn::NegMulAdd(n, hn::Set(df, kLn2High), x);
+  r = hn::NegMulAdd(n, hn::Set(df, kLn2Low), r);
   const VF p = polynomial(df, r, 0x1p-1f, 0x1.555554p-3f, 0x1.55548cp-5f, 0x1.111272p-7f, 0x1.6d8ddcp-10f,
                           0x1.9f07eep-13f);
   const VF y = hn::Add(hn::MulAdd(hn::Mul(r, r), p, r), hn::Set(df, 1.0f));
-  const VF power = hn::BitCast(df, hn::ShiftLeft<23>(hn::Add(n, hn::Set(di, 127))));
-  return hn::IfThenZeroElse(hn::Lt(x, low), hn::Mul(y, power));
+  const auto bias = hn::Set(di, 127 << 23);
+  const VF power = hn::BitCast(df, hn::Add(hn::ShiftLeft<23>(hn::BitCast(di, shifted)), bias));
+  return hn::IfThenZeroElse(hn::Lt(x, hn::Set(df, -87.0f)), hn::Mul(y, power));
 }
 
 float exp_below_88(float x) { return hn::GetLane(exp_below_88(hn::Set(df, x))); }
 
 HWY_INLINE float minus_infinity() { return float_of_bits(0xff800000u); }
 
-// The lanes of a sum added pairwise, in an order that the number of lanes alone decides.
-HWY_INLINE float sum_lanes(VF v) {
-  HWY_ALIGN float lanes[kLanes];
-  hn::Store(v, df, lanes);
-  for (int64_t half = kLanes / 2; half > 0; half /= 2)
-    for (int64_t i = 0; i < half; ++i) lanes[i] += lanes[i + half];
-  return lanes[0];
-}
+HWY_INLINE float sum_lanes(VF v) { return hn::GetLane(hn::SumOfLanes(df, v)); }
 
 struct Range {
   int64_t first, last;
@@ -158,10 +152,10 @@ HWY_INLINE hn::Mask<DF> seen_lanes(Range keys, int64_t v) {
 }
 
 template <class T>
-void pack(const T* from, int64_t from_stride, int64_t rows, int64_t dim, float* to) {
+void pack(const T* from, int64_t from_stride, int64_t rows, int64_t dim, float* to, int64_t to_stride) {
   const hn::Rebind<uint16_t, DF> dh;
   const int64_t padded = attention_padded(dim);
-  for (int64_t i = 0; i < rows; ++i, from += from_stride, to += padded) {
+  for (int64_t i = 0; i < rows; ++i, from += from_stride, to += to_stride) {
     int64_t d = 0;
     for (; d + kLanes <= dim; d += kLanes) {
       if constexpr (sizeof(T) == 4) {
@@ -234,35 +228,53 @@ void begin(const AttentionTile& tile) {
   for (int64_t i = 0; i < tile.rows * tile.padded; i += kLanes) hn::StoreU(hn::Zero(df), df, tile.acc + i);
 }
 
-// Turns a row of scores into exp(scale * score - maximum), 0 where the row does not look, and updates its
-// maximum and sum; returns what the sums so far must be multiplied by.
-HWY_INLINE float softmax_row(const AttentionTile& tile, int64_t r, Range keys, int64_t v_first,
-                             int64_t v_last) {
+// Scales a row's scores, with -inf where the row does not look, and returns the largest.
+HWY_INLINE float scale_row(const AttentionTile& tile, int64_t r, Range keys, int64_t v_first,
+                           int64_t v_last) {
   float* scores = tile.scores + r * kKeys;
-  const VF scale = hn::Set(df, tile.scale);
-  const VF minus_inf = hn::Set(df, minus_infinity());
+  const VF scale = hn::Set(df, tile.scale), minus_inf = hn::Set(df, minus_infinity());
   VF largest = minus_inf;
+  const bool whole = keys.first <= v_first * kLanes && keys.last >= v_last * kLanes;
   for (int64_t v = v_first; v < v_last; ++v) {
     VF score = hn::Mul(hn::LoadU(df, scores + v * kLanes), scale);
-    if (keys.first > v * kLanes || keys.last < (v + 1) * kLanes)
-      score = hn::IfThenElse(seen_lanes(keys, v), score, minus_inf);
+    if (!whole) score = hn::IfThenElse(seen_lanes(keys, v), score, minus_inf);
     hn::StoreU(score, df, scores + v * kLanes);
     largest = hn::Max(largest, score);
   }
-  const float before = tile.max[r];
-  const float now = max_of(before, hn::GetLane(hn::MaxOfLanes(df, largest)));
-  // A row that has seen nothing yet has maximum -inf: any finite reference gives it zeros.
-  const VF reference = hn::Set(df, now == minus_infinity() ? 0.0f : now);
+  return hn::GetLane(hn::MaxOfLanes(df, largest));
+}
+
+// Turns scaled scores into exp(score - reference) and returns their sum.
+HWY_INLINE float exponentiate_row(float* scores, float reference, int64_t v_first, int64_t v_last) {
+  const VF offset = hn::Set(df, reference);
   VF sum = hn::Zero(df);
   for (int64_t v = v_first; v < v_last; ++v) {
-    const VF p = exp_below_88(hn::Sub(hn::LoadU(df, scores + v * kLanes), reference));
+    const VF p = exp_below_88(hn::Sub(hn::LoadU(df, scores + v * kLanes), offset));
     hn::StoreU(p, df, scores + v * kLanes);
     sum = hn::Add(sum, p);
   }
-  const float correction = before == now ? 1.0f : exp_below_88(before - hn::GetLane(reference));
-  tile.max[r] = now;
-  tile.sum[r] = tile.sum[r] * correction + sum_lanes(sum);
-  return correction;
+  return sum_lanes(sum);
+}
+
+// The online softmax of a group of rows: scores become weights, maxima and sums move on, and `corrections`
+// says what the weighted values so far must be multiplied by.
+HWY_INLINE void softmax_rows(const AttentionTile& tile, const AttentionBlock& block, int64_t first,
+                             int64_t rows, int64_t v_first, int64_t v_last, float* corrections) {
+  float references[kRows];
+  for (int64_t i = 0; i < rows; ++i) {
+    const int64_t r = first + i;
+    const float before = tile.max[r];
+    const float now = max_of(before, scale_row(tile, r, seen(tile, block, r), v_first, v_last));
+    // A row that has seen nothing yet has maximum -inf: any finite reference gives it zeros.
+    references[i] = now == minus_infinity() ? 0.0f : now;
+    corrections[i] = before - references[i];
+    tile.max[r] = now;
+  }
+  for (int64_t i = 0; i < rows; ++i) corrections[i] = exp_below_88(corrections[i]);
+  for (int64_t i = 0; i < rows; ++i) {
+    const float sum = exponentiate_row(tile.scores + (first + i) * kKeys, references[i], v_first, v_last);
+    tile.sum[first + i] = tile.sum[first + i] * corrections[i] + sum;
+  }
 }
 
 void forward(const AttentionTile& tile, const AttentionBlock& block) {
@@ -283,8 +295,7 @@ void forward(const AttentionTile& tile, const AttentionBlock& block) {
              .scale = nullptr},
             rows, v_first, v_last);
     float corrections[kRows];
-    for (int64_t i = 0; i < rows; ++i)
-      corrections[i] = softmax_row(tile, r + i, seen(tile, block, r + i), v_first, v_last);
+    softmax_rows(tile, block, r, rows, v_first, v_last, corrections);
     product({.a = tile.scores + r * kKeys + keys.first,
              .a_row = kKeys,
              .a_step = 1,

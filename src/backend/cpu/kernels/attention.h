@@ -46,9 +46,11 @@ struct AttentionTile {
 };
 
 struct AttentionKernels {
-  // to[i, 0..padded) = from[i, 0..dim) and zeros, where row i lies at from + i * from_stride.
-  void (*pack_f32)(const float* from, int64_t from_stride, int64_t rows, int64_t dim, float* to);
-  void (*pack_bf16)(const uint16_t* from, int64_t from_stride, int64_t rows, int64_t dim, float* to);
+  // Row i, at from + i * from_stride, goes to to + i * to_stride, with zeros from dim to padded(dim).
+  void (*pack_f32)(const float* from, int64_t from_stride, int64_t rows, int64_t dim, float* to,
+                   int64_t to_stride);
+  void (*pack_bf16)(const uint16_t* from, int64_t from_stride, int64_t rows, int64_t dim, float* to,
+                    int64_t to_stride);
   // to[d * 64 + i] = from[i * padded(dim) + d] for i < rows <= 64; columns to the next multiple of 16 become
   // zero.
   void (*transpose)(const float* from, int64_t rows, int64_t dim, float* to);

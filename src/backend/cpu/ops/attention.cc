@@ -74,6 +74,18 @@ int64_t list_groups(const Segment* segments, int64_t count, int64_t group, Segme
   return total;
 }
 
+// Packs one head of the tokens order[0 .. count) of x, whose tokens lie `stride` apart, in runs of
+// neighbours.
+void pack_tokens(const float* x, int64_t stride, const int32_t* order, int64_t count, int64_t dim, float* to,
+                 int64_t to_stride) {
+  for (int64_t i = 0; i < count;) {
+    int64_t end = i + 1;
+    while (end < count && order[end] == order[end - 1] + 1) ++end;
+    kernels().attention->pack_f32(x + order[i] * stride, stride, end - i, dim, to + i * to_stride, to_stride);
+    i = end;
+  }
+}
+
 bool supported(const Node& node, size_t floats) {
   for (size_t i = 0; i < node.operands.size(); ++i) {
     if (node.operands[i].dtype() != (i == 3 ? DType::kI32 : DType::kF32)) return false;
@@ -140,27 +152,26 @@ class AttentionKernel final : public Kernel {
     const int64_t heads = sizes_.heads_per_key(), dim = sizes_.dim, padded = sizes_.padded();
     const int64_t length = std::min<int64_t>(sizes_.group_tokens(), group.length - group.first);
     const int64_t rows = length * heads, batch_start = group.batch * tokens;
-    const auto query_offset = [&](int64_t i) {
-      return ((batch_start + order[group.first + i]) * sizes_.query_heads + key_head * heads) * dim;
-    };
-    for (int64_t i = 0; i < length; ++i) {
-      kernels.pack_f32(call.operands[0].as<const float>() + query_offset(i), dim, heads, dim,
-                       scratch.q + i * heads * padded);
-      for (int64_t h = 0; h < heads; ++h) {
+    const int32_t* tokens_of_group = order + group.first;
+    const int64_t query_stride = sizes_.query_heads * dim, key_stride = sizes_.key_heads * dim;
+    const int64_t query_start = batch_start * query_stride + key_head * heads * dim;
+    for (int64_t h = 0; h < heads; ++h) {
+      pack_tokens(call.operands[0].as<const float>() + query_start + h * dim, query_stride, tokens_of_group,
+                  length, dim, scratch.q + h * padded, heads * padded);
+      for (int64_t i = 0; i < length; ++i) {
         scratch.positions[i * heads + h] = static_cast<int32_t>(group.first + i);
-        scratch.out[i * heads + h] = call.results[0].as<float>() + query_offset(i) + h * dim;
+        scratch.out[i * heads + h] =
+            call.results[0].as<float>() + query_start + tokens_of_group[i] * query_stride + h * dim;
       }
     }
-    const auto* k = call.operands[1].as<const float>();
-    const auto* v = call.operands[2].as<const float>();
-    attend_group(
-        kernels, sizes_, scratch, rows, true, [&](int64_t start, int64_t width, float* keys, float* values) {
-          for (int64_t j = 0; j < width; ++j) {
-            const int64_t offset = ((batch_start + order[start + j]) * sizes_.key_heads + key_head) * dim;
-            kernels.pack_f32(k + offset, dim, 1, dim, keys + j * padded);
-            kernels.pack_f32(v + offset, dim, 1, dim, values + j * padded);
-          }
-        });
+    const int64_t key_start = batch_start * key_stride + key_head * dim;
+    const auto* k = call.operands[1].as<const float>() + key_start;
+    const auto* v = call.operands[2].as<const float>() + key_start;
+    attend_group(kernels, sizes_, scratch, rows, true,
+                 [&](int64_t start, int64_t width, float* keys, float* values) {
+                   pack_tokens(k, key_stride, order + start, width, dim, keys, padded);
+                   pack_tokens(v, key_stride, order + start, width, dim, values, padded);
+                 });
     float* lse = call.results[1].as<float>() + (group.batch * sizes_.query_heads + key_head * heads) * tokens;
     for (int64_t i = 0; i < length; ++i)
       for (int64_t h = 0; h < heads; ++h)
@@ -255,19 +266,21 @@ class AttentionGradKernel final : public Kernel {
     const AttentionKernels& kernels = *vertebra::kernels().attention;
     const int64_t heads = sizes_.heads_per_key(), dim = sizes_.dim, padded = sizes_.padded();
     const auto* lse = call.operands[5].as<const float>();
-    for (int64_t i = 0; i < segment.length; ++i) {
-      const int64_t token = segment.batch * tokens + order[i];
-      const int64_t offset = (token * sizes_.query_heads + key_head * heads) * dim;
-      const float* dout = call.operands[6].as<const float>() + offset;
-      kernels.pack_f32(call.operands[0].as<const float>() + offset, dim, heads, dim,
-                       scratch.q + i * heads * padded);
-      kernels.pack_f32(dout, dim, heads, dim, scratch.dout + i * heads * padded);
-      for (int64_t h = 0; h < heads; ++h) {
+    const int64_t stride = sizes_.query_heads * dim;
+    const int64_t start = segment.batch * tokens * stride + key_head * heads * dim;
+    for (int64_t h = 0; h < heads; ++h) {
+      const int64_t at = start + h * dim;
+      pack_tokens(call.operands[0].as<const float>() + at, stride, order, segment.length, dim,
+                  scratch.q + h * padded, heads * padded);
+      pack_tokens(call.operands[6].as<const float>() + at, stride, order, segment.length, dim,
+                  scratch.dout + h * padded, heads * padded);
+      const float* lse_row = lse + (segment.batch * sizes_.query_heads + key_head * heads + h) * tokens;
+      for (int64_t i = 0; i < segment.length; ++i) {
         const int64_t r = i * heads + h;
         scratch.positions[r] = static_cast<int32_t>(i);
-        scratch.lse[r] = lse[(segment.batch * sizes_.query_heads + key_head * heads + h) * tokens + order[i]];
-        scratch.delta[r] =
-            kernels.dot(dout + h * dim, call.operands[4].as<const float>() + offset + h * dim, dim);
+        scratch.lse[r] = lse_row[order[i]];
+        scratch.delta[r] = kernels.dot(scratch.dout + r * padded,
+                                       call.operands[4].as<const float>() + at + order[i] * stride, dim);
       }
     }
     std::memset(scratch.dq, 0, static_cast<size_t>(segment.length * heads * padded) * sizeof(float));
@@ -275,20 +288,19 @@ class AttentionGradKernel final : public Kernel {
 
   void run_segment(const KernelCall& call, const GradientScratch& scratch, const Segment& segment,
                    const int32_t* order, int64_t tokens, int64_t key_head) const {
-    const AttentionKernels& kernels = *vertebra::kernels().attention;
     const int64_t heads = sizes_.heads_per_key(), dim = sizes_.dim, padded = sizes_.padded();
+    const int64_t key_stride = sizes_.key_heads * dim;
     pack_rows(call, scratch, segment, order, tokens, key_head);
     const auto key_offset = [&](int64_t j) {
       return ((segment.batch * tokens + order[j]) * sizes_.key_heads + key_head) * dim;
     };
     for (int64_t start = 0; start < segment.length; start += kAttentionKeys) {
       const int64_t width = std::min<int64_t>(kAttentionKeys, segment.length - start);
-      for (int64_t j = 0; j < width; ++j) {
-        kernels.pack_f32(call.operands[1].as<const float>() + key_offset(start + j), dim, 1, dim,
-                         scratch.keys + j * padded);
-        kernels.pack_f32(call.operands[2].as<const float>() + key_offset(start + j), dim, 1, dim,
-                         scratch.values + j * padded);
-      }
+      const int64_t key_start = segment.batch * tokens * key_stride + key_head * dim;
+      pack_tokens(call.operands[1].as<const float>() + key_start, key_stride, order + start, width, dim,
+                  scratch.keys, padded);
+      pack_tokens(call.operands[2].as<const float>() + key_start, key_stride, order + start, width, dim,
+                  scratch.values, padded);
       run_block(scratch, start, width, segment.length);
       for (int64_t j = 0; j < width; ++j) {
         std::memcpy(call.results[1].as<float>() + key_offset(start + j), scratch.dk + j * padded,

@@ -100,9 +100,10 @@ class PagedAttentionKernel final : public Kernel {
         for (size_t i = 0; i < 2; ++i) {
           float* to = (i == 0 ? keys : values) + j * padded;
           if (bf16_) {
-            kernels.pack_bf16(call.results[1 + i].as<const uint16_t>() + offset, stride, count, dim, to);
+            kernels.pack_bf16(call.results[1 + i].as<const uint16_t>() + offset, stride, count, dim, to,
+                              padded);
           } else {
-            kernels.pack_f32(call.results[1 + i].as<const float>() + offset, stride, count, dim, to);
+            kernels.pack_f32(call.results[1 + i].as<const float>() + offset, stride, count, dim, to, padded);
           }
         }
         j += count;
@@ -208,7 +209,7 @@ class PagedAttentionKernel final : public Kernel {
     for (int64_t i = 0; i < group.length; ++i) {
       const int64_t offset = ((group.first + i) * sizes_.query_heads + key_head * heads) * dim;
       kernels().attention->pack_f32(call.operands[kQ].as<const float>() + offset, dim, heads, dim,
-                                    scratch.q + i * heads * sizes_.padded());
+                                    scratch.q + i * heads * sizes_.padded(), sizes_.padded());
       for (int64_t h = 0; h < heads; ++h) {
         scratch.positions[i * heads + h] = step.positions[group.first + i];
         scratch.out[i * heads + h] = call.results[0].as<float>() + offset + h * dim;
