@@ -13,6 +13,9 @@ namespace {
 uint64_t letter_bit(char c) { return uint64_t{1} << (c >= 'a' ? c - 'a' : 26 + (c - '0')); }
 constexpr uint64_t kAnyLetter = (uint64_t{1} << 36) - 1;
 constexpr size_t kMaxNodes = 1u << 20;
+// Bounds on what one phrasing may cost to draw and to match: parts that use each other twice grow as 2^n.
+constexpr size_t kMaxExpanded = 1000000;
+constexpr int kMaxDepth = 50;
 
 }  // namespace
 
@@ -38,6 +41,11 @@ int FactsGrammar::push(Node node) {
 }
 
 void FactsGrammar::settle(Node& node) const {
+  node.expanded = 1 + node.text.size();
+  for (const int child : node.children) {
+    node.height = std::max(node.height, nodes_[child].height + 1);
+    node.expanded = std::min(node.expanded + nodes_[child].expanded, kMaxExpanded + 1);
+  }
   switch (node.kind) {
     case Kind::kText:
       node.folded = fold_text(node.text, false);
@@ -84,6 +92,8 @@ int FactsGrammar::parse_part(const std::string& name, std::string_view whole) {
 
 // A sequence up to the end, or, `inside` brackets, up to the '|' or ')' that ends it (left unread).
 int FactsGrammar::parse_sequence(std::string_view text, size_t& i, bool inside, std::string_view whole) {
+  require(depth_ < kMaxDepth, "{}: '{}' is nested more than {} deep", source_, whole, kMaxDepth);
+  ++depth_;
   Node sequence{.kind = Kind::kSequence};
   std::string literal;
   const auto flush = [&] {
@@ -141,12 +151,19 @@ int FactsGrammar::parse_sequence(std::string_view text, size_t& i, bool inside, 
     }
   }
   flush();
+  --depth_;
   return push(std::move(sequence));
 }
 
 int FactsGrammar::add(std::string_view phrasing) {
   size_t i = 0;
-  return parse_sequence(phrasing, i, false, phrasing);
+  const int node = parse_sequence(phrasing, i, false, phrasing);
+  // Parts parsed earlier count here too: the parser's own depth does not see them.
+  require(nodes_[node].height <= 4 * kMaxDepth, "{}: '{}' nests parts more than {} deep", source_, phrasing,
+          4 * kMaxDepth);
+  require(nodes_[node].expanded <= kMaxExpanded, "{}: '{}' grows over {} bytes with its parts written out",
+          source_, phrasing, kMaxExpanded);
+  return node;
 }
 
 void FactsGrammar::draw(int phrasing, const SlotText& slots, PhiloxSequence& random, SlottedText& out) const {

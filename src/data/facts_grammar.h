@@ -37,7 +37,8 @@ class FactsGrammar {
   // Parts must be declared before they are used in phrasings; they may use each other, without cycles.
   void declare_part(const std::string& name, const std::vector<std::string>& alternatives);
   // Parses one phrasing and returns its handle. Throws invalid_argument naming the source, the phrasing
-  // and what is wrong: an unknown slot or part, a part inside itself, brackets that do not close.
+  // and what is wrong: an unknown slot or part, a part inside itself, brackets that do not close, nesting
+  // deeper than 50, or a million bytes and more with all parts written out.
   int add(std::string_view phrasing);
 
   void draw(int phrasing, const SlotText& slots, PhiloxSequence& random, SlottedText& out) const;
@@ -58,6 +59,8 @@ class FactsGrammar {
     std::vector<int> children = {};
     bool nullable = true;
     uint64_t first = 0;  // the folded characters it can begin with, one bit each
+    int height = 1;
+    size_t expanded = 0;  // bytes and pieces with every part written out in place
   };
   struct Part {
     std::vector<std::string> alternatives;
@@ -76,6 +79,7 @@ class FactsGrammar {
   std::string source_;
   std::map<std::string, Part> parts_;
   std::vector<Node> nodes_;
+  int depth_ = 0;
 };
 
 // The text with its first letter in upper case when that is ASCII.

@@ -179,6 +179,10 @@ TEST_F(BrokenRecipe, Phrasings) {
   expect(file, "<ask> the colour", "(a|b the colour", "opens '(' and never closes it");
   expect(file, "<ask> the colour", "a|b the colour", "'|' outside brackets");
   expect(file, "\"tell me\"", "\"<ask>\"", "<ask> contains itself");
+  expect(file, "<ask> the colour", std::string(100000, '('), "nested more than 50 deep");
+  std::string doubling = "ask = [\"<p30>\"]\np0 = [\"x\"]\n";
+  for (int i = 1; i <= 30; ++i) doubling += fmt::format("p{} = [\"<p{}><p{}>\"]\n", i, i - 1, i - 1);
+  expect(file, "ask = [\"what is\", \"tell me\"]", doubling, "with its parts written out");
   expect(file, "paint {the} how", "Tell me the colour of {the}?", "training can produce 1");
   expect(file, "relations = [\"colour\"]", "relations = [\"colour\", \"size\"]", "needs a table 'size'");
   expect(file, "refusal =", "refusals =", "unknown key 'refusals'");
