@@ -21,10 +21,12 @@ Buffer& BufferSet::at(std::string_view name) const {
   return *found;
 }
 
-BoundExecutable::BoundExecutable(Backend& backend, const Graph& graph, BufferSet& buffers)
+BoundExecutable::BoundExecutable(Backend& backend, const Graph& graph, BufferSet& buffers,
+                                 const BufferSet* shared)
     : executable_(backend.compile(graph)) {
   const auto find_or_allocate = [&](const std::string& name, const TensorType& type) {
     if (Buffer* found = buffers.find(name)) return found;
+    if (Buffer* found = shared == nullptr ? nullptr : shared->find(name)) return found;
     return &buffers.set(name, backend.allocate(type));
   };
   for (const auto& input : graph.inputs())

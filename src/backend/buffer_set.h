@@ -28,10 +28,12 @@ class BufferSet {
 
 class BoundExecutable {
  public:
-  // Compiles the graph and binds it: inputs to the buffers of their names (missing ones are allocated in
-  // `buffers`, uninitialised), donated outputs to the input they take over, other outputs to buffers of
-  // their names. `buffers` and `backend` must outlive this.
-  BoundExecutable(Backend& backend, const Graph& graph, BufferSet& buffers);
+  // Compiles the graph and binds it: inputs to the buffers of their names in `buffers`, else in `shared` (a
+  // model's parameters, used by several executables); missing ones are allocated in `buffers`, uninitialised.
+  // Donated outputs go to the input they take over, other outputs to buffers of their names. The sets and the
+  // backend must outlive this.
+  BoundExecutable(Backend& backend, const Graph& graph, BufferSet& buffers,
+                  const BufferSet* shared = nullptr);
   void run() { executable_->run(inputs_, outputs_); }
   const Executable& executable() const { return *executable_; }
 

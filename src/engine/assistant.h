@@ -62,7 +62,7 @@ class Assistant {
   const Tokenizer& tokenizer() const { return tokenizer_; }
   bool has_chat_template() const { return encoder_.has_value(); }
   Engine& engine() { return *engine_; }
-  BufferSet& buffers() { return buffers_; }
+  const BufferSet& parameters() const { return buffers_; }
   DType compute() const { return compute_; }
   // The gate's verdict in the model's manifest; nothing for a model without one.
   std::optional<bool> gate_passed() const { return gate_passed_; }

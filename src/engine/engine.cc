@@ -40,7 +40,7 @@ std::string_view stop_reason_name(StopReason reason) {
 
 struct Engine::Impl {
   const Model& model;
-  BufferSet& buffers;
+  BufferSet buffers;  // the step's inputs, the cache, the logits
   EngineOptions options;
   ServingShape shape;
   std::optional<BoundExecutable> executable;
@@ -55,8 +55,8 @@ struct Engine::Impl {
   std::vector<int32_t> tokens, positions, requests, sampled, page_table;
   std::vector<Sequence*> sampling;
 
-  Impl(Backend& backend, const Model& model_in, BufferSet& parameters, EngineOptions options_in)
-      : model(model_in), buffers(parameters), options(options_in) {
+  Impl(Backend& backend, const Model& model_in, const BufferSet& parameters, EngineOptions options_in)
+      : model(model_in), options(options_in) {
     const ModelShape& m = model.shape();
     if (options.context_length == 0) options.context_length = m.context_length;
     require(options.context_length >= 2 && options.context_length <= m.context_length,
@@ -72,7 +72,7 @@ struct Engine::Impl {
     shape.pages_per_request = ceil_divide(options.context_length, options.page_size);
     shape.pages = shape.pages_per_request * options.max_requests;
     shape.compute = options.compute;
-    executable.emplace(backend, build_serving_step(model, shape), buffers);
+    executable.emplace(backend, build_serving_step(model, shape), buffers, &parameters);
     for (int64_t i = shape.pages; i-- > 0;) free_pages.push_back(static_cast<int32_t>(i));
     for (int64_t i = shape.requests; i-- > 0;) free_slots.push_back(static_cast<int>(i));
     page_table.assign(static_cast<size_t>(shape.requests * shape.pages_per_request), 0);
@@ -179,7 +179,7 @@ struct Engine::Impl {
   }
 };
 
-Engine::Engine(Backend& backend, const Model& model, BufferSet& parameters, EngineOptions options)
+Engine::Engine(Backend& backend, const Model& model, const BufferSet& parameters, EngineOptions options)
     : impl_(std::make_unique<Impl>(backend, model, parameters, options)) {}
 
 Engine::~Engine() = default;

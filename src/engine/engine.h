@@ -50,9 +50,8 @@ struct GenerationResult {
 
 class Engine {
  public:
-  // `parameters` holds the model's parameters by name; it gets the engine's buffers too (prefix "engine/")
-  // and must outlive the engine.
-  Engine(Backend& backend, const Model& model, BufferSet& parameters, EngineOptions options = {});
+  // `parameters` holds the model's parameters by name and must outlive the engine.
+  Engine(Backend& backend, const Model& model, const BufferSet& parameters, EngineOptions options = {});
   ~Engine();
 
   // Called with every token as it is chosen (the stop token is not); returns false to end the request.

@@ -23,11 +23,10 @@ void upload_batch(const Batch& batch, BufferSet& buffers) {
   copy(inputs::kPositions, batch.positions);
 }
 
-LossEvaluator::LossEvaluator(Backend& backend, const Model& model, BufferSet& buffers, int64_t rows,
+LossEvaluator::LossEvaluator(Backend& backend, const Model& model, const BufferSet& parameters, int64_t rows,
                              int64_t length, DType compute, std::span<const int32_t> token_bytes)
-    : buffers_(buffers),
-      token_bytes_(token_bytes),
-      executable_(backend, build_evaluation(model, rows, length, compute), buffers) {}
+    : token_bytes_(token_bytes),
+      executable_(backend, build_evaluation(model, rows, length, compute), buffers_, &parameters) {}
 
 LossSummary LossEvaluator::run(const BatchSequence& batches) {
   LossSummary out;

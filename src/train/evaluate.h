@@ -28,17 +28,18 @@ struct LossSummary {
   double perplexity() const;
 };
 
-// Evaluates with the parameters held in a buffer set (names as declared by the model).
+// Evaluates with the parameters held in a buffer set (names as declared by the model), as they are at each
+// run.
 class LossEvaluator {
  public:
   // Batches of `rows` x `length`. `token_bytes[id]` is the length of a token's text in bytes.
-  LossEvaluator(Backend& backend, const Model& model, BufferSet& buffers, int64_t rows, int64_t length,
-                DType compute, std::span<const int32_t> token_bytes);
+  LossEvaluator(Backend& backend, const Model& model, const BufferSet& parameters, int64_t rows,
+                int64_t length, DType compute, std::span<const int32_t> token_bytes);
   // Sums over all batches of the sequence, in order, in double precision.
   LossSummary run(const BatchSequence& batches);
 
  private:
-  BufferSet& buffers_;
+  BufferSet buffers_;  // the batch and its losses
   std::span<const int32_t> token_bytes_;
   BoundExecutable executable_;
 };
