@@ -27,7 +27,7 @@ struct Options {
   bool json = false;
   int threads = 0;
   int vocab_size = 32'768;
-  int rounds = 3;
+  int rounds = 5;
   std::string pattern = "gpt2";
   std::string text_file;
 };
