@@ -494,6 +494,7 @@ Value filter_map(Runtime& rt, const Value& v, Arguments& args) {
   if (args.positional.empty()) {
     const auto bound = rt.bind("map", args, {"attribute", "default"});
     if (!bound[0]) rt.fail("'map' wants the name of a filter, or attribute=");
+    if (!rt.truth(v)) return rt.generator({});  // as jinja2: none is taken for empty
     for (const Value& item : rt.iterate(v)) {
       Value value = attribute_path(rt, item, *bound[0]);
       out.push_back(value.is_undefined() && bound[1] ? *bound[1] : std::move(value));
@@ -504,6 +505,7 @@ Value filter_map(Runtime& rt, const Value& v, Arguments& args) {
   const FilterFn filter = find_filter(name);
   if (filter == nullptr) rt.fail("there is no filter '{}'", name);
   const Runtime::Depth depth(rt);
+  if (!rt.truth(v)) return rt.generator({});
   for (const Value& item : rt.iterate(v)) {
     Arguments inner{{args.positional.begin() + 1, args.positional.end()}, args.named};
     out.push_back(filter(rt, item, inner));
@@ -529,6 +531,7 @@ Value select(Runtime& rt, std::string_view filter_name, const Value& v, Argument
     if (test == nullptr) rt.fail("there is no test '{}'", name);
   }
   Values out;
+  if (!rt.truth(v)) return rt.generator({});
   for (const Value& item : rt.iterate(v)) {
     const Value tested = attribute ? attribute_path(rt, item, *attribute) : item;
     Arguments inner = args;

@@ -499,7 +499,7 @@ std::string Runtime::key_of(const Value& key) {
       return out;
     }
     case Kind::kUndefined:
-      fail_undefined(key);
+      return "u";
     default:
       fail("{} cannot be the key of a dictionary", type_name(key));
   }
@@ -520,7 +520,6 @@ const Value* Runtime::find(const Value& dict, std::string_view key) {
 Value Runtime::item(const Value& object, const Value& key) {
   if (object.is_undefined()) fail_undefined(object);
   if (object.is_dict()) {
-    if (key.is_undefined()) fail_undefined(key);
     if (const Value* found = find(object, key)) return *found;
   } else if (key.is_integral() && object.is_sequence() && !object.is(Kind::kView) &&
              !object.is(Kind::kGenerator)) {
