@@ -189,8 +189,7 @@ TEST(AttentionKernel, ADocumentHasTheSameBitsAloneAndPacked) {
 // A cache of scattered pages for requests of given lengths, fed chunk by chunk.
 class PagedRun {
  public:
-  PagedRun(const Case& c, int64_t page_size, int64_t requests, DType cache_dtype = DType::kF32)
-      : c_(c), page_size_(page_size), requests_(requests) {
+  PagedRun(const Case& c, int64_t page_size, int64_t requests, DType cache_dtype = DType::kF32) : c_(c) {
     pages_each_ = (c.tokens + page_size - 1) / page_size;
     const int64_t pages = requests * pages_each_ + 1;
     const TensorType type{cache_dtype, {pages, page_size, c.key_heads, c.dim}};
@@ -239,7 +238,7 @@ class PagedRun {
                 from.data<const float>().data() + static_cast<size_t>(token) * width, width * sizeof(float));
   }
   Case c_;
-  int64_t page_size_, requests_, pages_each_ = 0;
+  int64_t pages_each_ = 0;
   Tensor k_, v_, table_;
 };
 
