@@ -1,0 +1,58 @@
+// The sampling flags that chat and generate share.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <string>
+#include <vector>
+
+#include "base/json.h"
+#include "engine/assistant.h"
+
+namespace vertebra::cli {
+
+struct GenerationFlags {
+  std::string model;
+  std::vector<std::string> prompts;
+  TextOptions text;
+  int64_t context = 0;
+
+  void add(CLI::App& app) {
+    app.add_option("model", model, "A model folder, or a run folder")->required();
+    app.add_option("-p,--prompt", prompts, "A prompt; may be given several times")->allow_extra_args(false);
+    app.add_option("-n,--max-tokens", text.max_tokens,
+                   "Longest answer in tokens (default: what the context holds)")
+        ->check(CLI::Range(int64_t{1}, int64_t{1} << 24));
+    app.add_option("--temperature", text.sampling.temperature, "0: the likeliest token")
+        ->capture_default_str();
+    app.add_option("--top-k", text.sampling.top_k, "Keep the k likeliest tokens (0: all)")
+        ->capture_default_str();
+    app.add_option("--top-p", text.sampling.top_p,
+                   "Keep the likeliest tokens that together have this probability")
+        ->capture_default_str();
+    app.add_option("--min-p", text.sampling.min_p,
+                   "Keep tokens with this share of the likeliest's probability")
+        ->capture_default_str();
+    app.add_option("--repetition-penalty", text.sampling.repetition_penalty, "Above 1: repeat less")
+        ->capture_default_str();
+    app.add_option("--seed", text.sampling.seed, "The same seed gives the same text")->capture_default_str();
+    app.add_option("--stop", text.stop, "End the answer before this text; may be given several times")
+        ->allow_extra_args(false);
+    app.add_option("--context", context, "Context length in tokens (default: the model's)")
+        ->check(CLI::Range(int64_t{2}, int64_t{1} << 24));
+  }
+
+  EngineOptions engine(int64_t requests = 1) const {
+    EngineOptions out;
+    out.max_requests = requests;
+    out.context_length = context;
+    return out;
+  }
+};
+
+inline Json result_to_json(const std::string& prompt, const TextResult& result) {
+  Json out = {{"prompt", prompt}, {"text", result.text}, {"stop_reason", result.stop_reason}};
+  out["usage"] = {{"input_tokens", result.prompt_tokens}, {"output_tokens", result.output_tokens}};
+  return out;
+}
+
+}  // namespace vertebra::cli
