@@ -217,6 +217,37 @@ TEST(CpuBackend, BoundedDimensionsTakeTheirSizesFromTheInputs) {
   EXPECT_NE(error_of([&] { run(10); }).find("input 'x'"), std::string::npos);
 }
 
+// Weights are kept packed between runs; writing the buffer must show all the same.
+TEST(CpuBackend, ChangedWeightsAreSeen) {
+  const auto backend = make_cpu_backend();
+  for (const DType compute : {DType::kF32, DType::kBF16}) {
+    for (const int64_t rows : {1, 3, 40}) {
+      Graph kept, donated;
+      for (Graph* graph : {&kept, &donated}) {
+        const Value x = graph->parameter("x", {DType::kF32, Shape{rows, 33}});
+        const Value w = graph->parameter("w", {DType::kF32, Shape{19, 33}});
+        graph->add_output("y", linear(x, w, {}, compute));
+        // A weight that an output takes over is read as it lies: the same bits.
+        if (graph == &donated) graph->add_output("w", multiply(w, 1.0), w);
+      }
+      const auto with_kept = backend->compile(kept), with_donated = backend->compile(donated);
+      const auto x = backend->upload(ramp(Shape{rows, 33}, -1, 0.01));
+      const auto w = backend->upload(ramp(Shape{19, 33}, -1, 0.003));
+      const auto y = backend->allocate({DType::kF32, Shape{rows, 19}});
+      const auto other = backend->allocate({DType::kF32, Shape{rows, 19}});
+      Buffer* in[] = {x.get(), w.get()};
+      Buffer* out[] = {y.get()};
+      Buffer* outs[] = {other.get(), w.get()};
+      for (int change = 0; change < 3; ++change) {
+        with_kept->run(in, out);
+        with_donated->run(in, outs);
+        EXPECT_TRUE(y->to_host().same_bits(other->to_host())) << rows << " rows, change " << change;
+        w->copy_from(ramp(Shape{19, 33}, 0.5 * change, 0.002));
+      }
+    }
+  }
+}
+
 TEST(CpuBackend, WrongBuffersAreNamed) {
   const auto backend = make_cpu_backend();
   Graph graph;

@@ -20,6 +20,10 @@ struct CpuBackendOptions {
 // An executable runs on the caller's thread and the team; one run at a time for all executables of a team.
 // Throws failed_precondition when the machine does not support the instruction set.
 //
+// A matrix that is an input, that no output takes over and that a linear layer reads is kept a second time, packed
+// for that kernel, with its buffer, and packed anew after the buffer has been written: weights in serving are
+// packed once.
+//
 // Beyond the interface: Buffer::copy_from also takes a tensor whose bounded dimensions (of the type the
 // buffer was allocated for) are smaller than their bounds; the buffer then has that type.
 std::unique_ptr<Backend> make_cpu_backend(const CpuBackendOptions& options = {});

@@ -46,8 +46,22 @@ Tensor CpuBuffer::to_host() const {
 void CpuBuffer::copy_from(const Tensor& host) {
   require(fits(host.type(), declared_), "a tensor of type {} cannot be copied into a buffer of type {}",
           host.type().to_string(), declared_.to_string());
-  type_ = with_actual_sizes(host.type());
+  begin_write(with_actual_sizes(host.type()));
   if (type_.size_bytes() > 0) std::memcpy(memory_.get(), host.raw(), type_.size_bytes());
+}
+
+const PackedMatrix& CpuBuffer::packed(DType dtype, ThreadTeam& team) {
+  Packed& kept = packed_[dtype == DType::kBF16 ? 1 : 0];
+  if (kept.version == version_ && kept.matrix.isa() == active_isa()) return kept.matrix;
+  const int64_t n = type_.shape[0], k = type_.shape[1];
+  if (dtype == type_.dtype) {
+    pack_b(kept.matrix, memory_.get(), dtype, k, n, std::max<int64_t>(k, 1), /*transposed=*/true, team);
+  } else {
+    const Tensor rounded = to_host().to(dtype);
+    pack_b(kept.matrix, rounded.raw(), dtype, k, n, std::max<int64_t>(k, 1), /*transposed=*/true, team);
+  }
+  kept.version = version_;
+  return kept.matrix;
 }
 
 }  // namespace vertebra::cpu

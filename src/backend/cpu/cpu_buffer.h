@@ -5,6 +5,7 @@
 #include <memory>
 
 #include "backend/backend.h"
+#include "backend/cpu/gemm.h"
 
 namespace vertebra::cpu {
 
@@ -20,7 +21,14 @@ class CpuBuffer final : public Buffer {
 
   std::byte* data() { return memory_.get(); }
   size_t capacity_bytes() const { return capacity_bytes_; }
-  void set_type(const TensorType& type) { type_ = type; }
+  // The buffer is about to be written as an output of that type.
+  void begin_write(const TensorType& type) {
+    type_ = type;
+    ++version_;
+  }
+  // Its matrix [N, K] of f32 or bf16, rounded to `dtype`, as gemm's packed B; packed when first asked for and
+  // after each write.
+  const PackedMatrix& packed(DType dtype, ThreadTeam& team);
 
   // Which input of which run the buffer was last bound to; the executable finds wrongly shared buffers by it.
   struct Binding {
@@ -35,6 +43,12 @@ class CpuBuffer final : public Buffer {
   };
   TensorType declared_, type_;
   size_t capacity_bytes_ = 0;
+  uint64_t version_ = 1;  // counts writes
+  struct Packed {
+    PackedMatrix matrix;
+    uint64_t version = 0;  // of what is packed
+  };
+  Packed packed_[2];  // f32, bf16
   std::unique_ptr<std::byte, Free> memory_;
 };
 

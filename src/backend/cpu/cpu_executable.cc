@@ -33,6 +33,7 @@ CpuExecutable::CpuExecutable(Graph graph, ThreadTeam& team) : graph_(std::move(g
   for (const auto& output : graph_.outputs()) {
     if (output.donated_input >= 0) given_up_[static_cast<size_t>(output.donated_input)] = true;
   }
+  find_packings();
 }
 
 void CpuExecutable::make_kernels() {
@@ -72,8 +73,21 @@ void CpuExecutable::add_reference(const Place& place, const TensorType& type) {
   if (place.kind == Place::Kind::kInput || place.kind == Place::Kind::kOutput)
     rebound_.push_back(references_.size());
   if (!type.shape.is_static()) bounded_.push_back(references_.size());
-  references_.push_back({fixed_address(place), with_actual_sizes(type)});
+  references_.push_back({fixed_address(place), with_actual_sizes(type), nullptr});
   sources_.push_back({place, type});
+}
+
+void CpuExecutable::find_packings() {
+  for (const Step& step : steps_) {
+    for (size_t i = 0; i < step.operand_count; ++i) {
+      const std::optional<DType> dtype = step.kernel->packs(static_cast<int>(i));
+      const Reference& source = sources_[step.first_operand + i];
+      const auto input = static_cast<size_t>(source.place.index);
+      if (!dtype || source.place.kind != Place::Kind::kInput || given_up_[input]) continue;
+      if (source.declared != graph_.inputs()[input].value.type()) continue;  // a reshaped one
+      packings_.push_back({step.first_operand + i, input, *dtype});
+    }
+  }
 }
 
 std::byte* CpuExecutable::fixed_address(const Place& place) const {
@@ -95,6 +109,10 @@ void CpuExecutable::run(std::span<Buffer* const> inputs, std::span<Buffer* const
   bind_inputs(inputs);
   bind_outputs(outputs);
   for (const size_t i : rebound_) references_[i].data = address(sources_[i].place);
+  for (const Packing& packing : packings_) {
+    auto& buffer = static_cast<CpuBuffer&>(*inputs[packing.input]);
+    references_[packing.reference].packed = &buffer.packed(packing.dtype, team_);
+  }
   const std::span<const TensorRef> references = references_;
   for (const Step& step : steps_) {
     step.kernel->run({references.subspan(step.first_operand, step.operand_count),
@@ -193,7 +211,7 @@ void CpuExecutable::bind_outputs(std::span<Buffer* const> outputs) {
       require(output_data_[k] != output_data_[j], "outputs '{}' and '{}' are given the same buffer",
               declared[k].name, declared[j].name);
     }
-    buffer->set_type(type);
+    buffer->begin_write(type);
   }
 }
 

@@ -38,6 +38,7 @@ class CpuExecutable final : public Executable {
 
   void make_kernels();
   void make_references();
+  void find_packings();
   void add_reference(const Place& place, const TensorType& type);
   std::byte* fixed_address(const Place& place) const;  // null for inputs and outputs
   void bind_inputs(std::span<Buffer* const> inputs);
@@ -61,7 +62,12 @@ class CpuExecutable final : public Executable {
   std::vector<TensorRef> references_;
   std::vector<Reference> sources_;
   std::vector<size_t> rebound_;  // references to inputs and outputs: addresses change from run to run
-  std::vector<size_t> bounded_;  // references with a bounded dimension
+  struct Packing {
+    size_t reference, input;
+    DType dtype;
+  };
+  std::vector<Packing> packings_;  // operands that a kernel reads packed
+  std::vector<size_t> bounded_;    // references with a bounded dimension
 
   std::vector<std::byte*> input_data_, output_data_;
   std::vector<TensorType> output_types_;

@@ -9,10 +9,15 @@
 
 #include <cstddef>
 #include <memory>
+#include <optional>
 #include <span>
 
 #include "base/thread_team.h"
 #include "graph/graph.h"
+
+namespace vertebra {
+class PackedMatrix;
+}
 
 namespace vertebra::cpu {
 
@@ -21,6 +26,7 @@ namespace vertebra::cpu {
 struct TensorRef {
   void* data = nullptr;
   TensorType type;
+  const PackedMatrix* packed = nullptr;  // the same matrix as Kernel::packs asked for it, where one is kept
   template <class T>
   T* as() const {
     return static_cast<T*>(data);
@@ -48,6 +54,13 @@ class Kernel {
     (void)operand;
     (void)result;
     return false;
+  }
+  // The element type in which the kernel would rather read the operand, a matrix [N, K], packed as gemm's B.
+  // The executable keeps graph inputs that no output takes over in that form too, packed anew when they
+  // change.
+  virtual std::optional<DType> packs(int operand) const {
+    (void)operand;
+    return std::nullopt;
   }
   virtual void run(const KernelCall& call) const = 0;
 };

@@ -306,13 +306,19 @@ class Linear final : public Kernel {
   }
   bool can_share(int operand, int) const override { return has_residual_ && operand == (has_bias_ ? 3 : 2); }
 
+  std::optional<DType> packs(int operand) const override {
+    if (operand != 1 || w_.shape.elements() == 0) return std::nullopt;
+    return rounds_ ? DType::kBF16 : w_.dtype;
+  }
+
   void run(const KernelCall& call) const override {
     GemmArgs args = arguments(call.operands[0].type.shape);
     if (args.m == 0 || args.n == 0) return;
     const std::byte* end = call.workspace + workspace_bytes(call.team.size());
     std::byte* workspace = call.workspace;
     args.a = round(call.operands[0], x_, workspace, call.team);
-    args.b = round(call.operands[1], w_, workspace, call.team);
+    args.b_packed = call.operands[1].packed;
+    if (args.b_packed == nullptr) args.b = round(call.operands[1], w_, workspace, call.team);
     args.c = call.results[0].data;
     if (has_bias_) {
       args.bias = call.operands[2].data;
