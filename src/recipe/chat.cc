@@ -9,6 +9,7 @@ ChatSettings ChatSettings::read(const RunContext& context) {
   ChatSettings out;
   const std::string file = settings.text("template", "");
   if (!file.empty()) out.template_file = context.recipe.resolve(file);
+  out.end_of_turn = settings.text("end_of_turn", out.end_of_turn);
   settings.finish();
   return out;
 }

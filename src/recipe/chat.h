@@ -15,9 +15,11 @@ inline constexpr const char* kEndOfText = "<|endoftext|>";   // between document
 inline constexpr const char* kStartOfTurn = "<|im_start|>";  // ChatML
 inline constexpr const char* kEndOfTurn = "<|im_end|>";
 
-// The table [chat]: template (a Jinja file; ChatML when missing).
+// The table [chat]: template (a Jinja file; ChatML when missing) and end_of_turn, the token that ends an
+// answer.
 struct ChatSettings {
   std::filesystem::path template_file;  // empty: ChatML
+  std::string end_of_turn = kEndOfTurn;
 
   static ChatSettings read(const RunContext& context);
   ChatTemplate load() const;

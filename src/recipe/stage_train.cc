@@ -213,8 +213,10 @@ Json TrainStage::run(const RunContext& context, const fs::path& folder) {
 void TrainStage::save(const fs::path& folder, const Trainer& trainer, const Model& model,
                       const Tokenizer& tokenizer) const {
   const bool chats = kind_ == Kind::kSft;
-  const char* stop = chats ? kEndOfTurn : kEndOfText;
+  const std::string stop = chats ? chat_.end_of_turn : kEndOfText;
   const auto stop_token = tokenizer.token_id(stop);
+  require(stop_token.has_value() || !chats,
+          "the tokenizer has no token '{}', with which answers are to end (chat.end_of_turn)", stop);
   write_model_folder(folder, model, trainer.parameters_to_host(), stop_token.value_or(-1));
   tokenizer.save(folder / "tokenizer.json");
   Json config = {{"tokenizer_class", "PreTrainedTokenizerFast"}, {"model_max_length", context_length_}};
@@ -246,7 +248,7 @@ Json TrainStage::sample(const RunContext& context, BufferSet& parameters, const 
       request.prompt = tokenizer.encode(prompt, false, false);
     }
     request.max_tokens = 48;
-    for (const char* stop : {kEndOfTurn, kEndOfText}) {
+    for (const std::string& stop : {chat_.end_of_turn, std::string(kEndOfText)}) {
       if (const auto id = tokenizer.token_id(stop)) request.stop_tokens.push_back(*id);
     }
     requests.push_back(std::move(request));

@@ -54,6 +54,13 @@ std::string ChatEncoder::unescaped(std::string text) const {
   return text;
 }
 
+std::vector<std::pair<std::string, int32_t>>::const_iterator ChatEncoder::find_control_token(
+    std::string_view text) const {
+  if (!first_bytes_.contains(static_cast<unsigned char>(text[0]))) return control_tokens_.end();
+  return std::find_if(control_tokens_.begin(), control_tokens_.end(),
+                      [&](const auto& each) { return text.starts_with(each.first); });
+}
+
 // Appends the ids of rendered text: control tokens where they are spelled out, ordinary text between.
 void ChatEncoder::append(std::string_view text, std::vector<int32_t>& out) const {
   size_t plain = 0;
@@ -63,11 +70,7 @@ void ChatEncoder::append(std::string_view text, std::vector<int32_t>& out) const
     out.insert(out.end(), ids.begin(), ids.end());
   };
   for (size_t at = 0; at < text.size();) {
-    const auto found =
-        !first_bytes_.contains(static_cast<unsigned char>(text[at]))
-            ? control_tokens_.end()
-            : std::find_if(control_tokens_.begin(), control_tokens_.end(),
-                           [&](const auto& each) { return text.substr(at).starts_with(each.first); });
+    const auto found = find_control_token(text.substr(at));
     if (found == control_tokens_.end()) {
       ++at;
       continue;
@@ -80,11 +83,35 @@ void ChatEncoder::append(std::string_view text, std::vector<int32_t>& out) const
   flush(text.size());
 }
 
-EncodedChat ChatEncoder::encode(const Conversation& conversation, const ChatTemplateOptions& options) const {
-  Conversation safe = conversation;
-  for (Message& message : safe.messages) message.content = escaped(std::move(message.content));
-  const RenderedChat rendered = template_.render_with_spans(safe, options);
+std::vector<int32_t> ChatEncoder::control_tokens_in(std::string_view text) const {
+  std::vector<int32_t> out;
+  for (size_t at = 0; at < text.size();) {
+    const auto found = find_control_token(text.substr(at));
+    if (found != control_tokens_.end()) out.push_back(found->second);
+    at += found != control_tokens_.end() ? found->first.size() : 1;
+  }
+  return out;
+}
 
+// Rendered so that control tokens in it are the template's. Messages are escaped only where that decides
+// something: a template's filters then see what was typed, as in every other program.
+RenderedChat ChatEncoder::render_safely(const Conversation& conversation,
+                                        const ChatTemplateOptions& options) const {
+  RenderedChat plain = template_.render_with_spans(conversation, options);
+  Conversation safe = conversation;
+  bool differs = false;
+  for (Message& message : safe.messages) {
+    std::string text = escaped(message.content);
+    differs |= text != message.content;
+    message.content = std::move(text);
+  }
+  if (!differs) return plain;
+  RenderedChat guarded = template_.render_with_spans(safe, options);
+  return control_tokens_in(plain.text) == control_tokens_in(guarded.text) ? plain : guarded;
+}
+
+EncodedChat ChatEncoder::encode(const Conversation& conversation, const ChatTemplateOptions& options) const {
+  const RenderedChat rendered = render_safely(conversation, options);
   EncodedChat out;
   const std::string_view text = rendered.text;
   const auto append_part = [&](size_t begin, size_t end, uint8_t loss) {

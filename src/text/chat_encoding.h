@@ -35,6 +35,11 @@ class ChatEncoder {
  private:
   std::string escaped(std::string text) const;
   std::string unescaped(std::string text) const;
+  // The control token that the (non-empty) text starts with, or the end.
+  std::vector<std::pair<std::string, int32_t>>::const_iterator find_control_token(
+      std::string_view text) const;
+  std::vector<int32_t> control_tokens_in(std::string_view text) const;
+  RenderedChat render_safely(const Conversation& conversation, const ChatTemplateOptions& options) const;
   void append(std::string_view text, std::vector<int32_t>& out) const;
 
   Tokenizer tokenizer_;
