@@ -148,7 +148,7 @@ TEST(AttentionKernel, ThreadsAndSharedMemoryDoNotChangeBits) {
     for (int threads = 2; threads <= 4; ++threads) {
       const auto again = forward(c, in, threads);
       for (size_t i = 0; i < out.size(); ++i) EXPECT_TRUE(again[i].same_bits(out[i]));
-      const auto shared = backward(c, in, out, threads, {0, 1, 2});
+      const auto shared = backward(c, in, out, threads, {0, -1, -1});
       for (size_t i = 0; i < shared.size(); ++i) EXPECT_TRUE(shared[i].same_bits(gradients[i]));
     }
     const auto in_place =

@@ -420,6 +420,7 @@ void backward(const AttentionTile& tile, const AttentionBlock& block) {
     p.c = tile.gradients + r * kKeys;
     product(p, rows, v_first, v_last);
     for (int64_t i = r; i < r + rows; ++i) backward_row(tile, i, seen(tile, block, i), vectors);
+    if (tile.dq == nullptr) continue;
     product({.a = tile.gradients + r * kKeys + keys.first,
              .a_row = kKeys,
              .a_step = 1,
@@ -432,7 +433,7 @@ void backward(const AttentionTile& tile, const AttentionBlock& block) {
              .scale = nullptr},
             rows, 0, tile.padded / kLanes);
   }
-  backward_keys(tile, block);
+  if (tile.dk != nullptr) backward_keys(tile, block);
 }
 
 }  // namespace

@@ -40,8 +40,8 @@ struct AttentionTile {
   const float* dout;   // [rows, padded]
   const float* lse;    // [rows]
   const float* delta;  // [rows]: sum over d of dout * out
-  float* dq;           // [rows, padded], added to
-  float* dk;           // [width, padded], added to
+  float* dq;           // [rows, padded], added to; null: not wanted
+  float* dk;           // [width, padded], added to; dk and dv null: not wanted
   float* dv;           // [width, padded], added to
 };
 
