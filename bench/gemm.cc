@@ -15,6 +15,7 @@
 #include <fstream>
 #include <functional>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "backend/cpu/ceiling.h"
@@ -162,6 +163,9 @@ void measure(std::vector<Contender>& list, double flops, double ceiling, int rou
   const int repeats = static_cast<int>(std::clamp(4e-3 * ceiling / flops, 1.0, 2000.0));
   for (int round = -1; round < rounds; ++round) {
     for (Contender& c : list) {
+      // The one before may have left threads spinning (OpenMP does, for milliseconds): let them go to sleep.
+      std::this_thread::sleep_for(std::chrono::milliseconds(20));
+      c.run();
       const double start = now_s();
       for (int i = 0; i < repeats; ++i) c.run();
       if (round >= 0) c.seconds.push_back((now_s() - start) / repeats);
