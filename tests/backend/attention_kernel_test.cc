@@ -206,6 +206,12 @@ class PagedRun {
     int32_t request, position;
   };
 
+  // The first `count` pages of every request go back to the pool, which marks them -1.
+  void free_pages(int64_t count) {
+    for (int64_t i = 0; i < table_.elements(); ++i)
+      if (i % pages_each_ < count) table_.set(i, -1);
+  }
+
   // Rows of the step taken from token `position` of batch row `request` of the inputs; request < 0 is
   // padding.
   Tensor step(const Inputs& in, const std::vector<Row>& rows, int threads = 1) {
@@ -291,6 +297,20 @@ TEST(PagedAttentionKernel, ChunkedPrefillHasTheBitsOfTheWholeSequence) {
             row_equals(out, static_cast<int64_t>(i), whole[0], rows[i].request * 300 + rows[i].position));
     }
   }
+}
+
+TEST(PagedAttentionKernel, PagesBeforeTheWindowMayBeFreed) {
+  const Case c{1, 150, 4, 2, 32, one_segment(150), 30};
+  const Inputs in(c);
+  const auto whole = forward(c, in);
+  PagedRun run(c, 16, 1);
+  std::vector<PagedRun::Row> prompt;
+  for (int32_t t = 0; t < 120; ++t) prompt.push_back({0, t});
+  run.step(in, prompt);
+  run.free_pages(5);  // positions 0..79; the next token sees 91 on
+  for (int32_t t = 120; t < 150; ++t) ASSERT_TRUE(row_equals(run.step(in, {{0, t}}, 2), 0, whole[0], t));
+  run.free_pages(8);  // up to 127, which token 149 sees
+  EXPECT_THROW(run.step(in, {{0, 149}}), Error);
 }
 
 TEST(PagedAttentionKernel, Bf16CacheIsTheAttentionOfRoundedKeysAndValues) {
