@@ -110,10 +110,7 @@ std::string artefact_digest(const Manifest& manifest) {
 std::map<std::string, std::string> input_digests(const RunContext& context, const Stage& stage) {
   std::map<std::string, std::string> out;
   for (const std::string& needed : stage.needs(context)) {
-    const auto digest = manifest_digest(context.stage_folder(needed));
-    require(digest.has_value(), Code::kFailedPrecondition,
-            "stage '{}' needs the result of stage '{}', which is missing", stage.name(), needed);
-    out[needed] = *digest;
+    out[needed] = artefact_digest(read_manifest(context.stage_folder(needed)));
   }
   for (const auto& [label, path] : stage.files(context)) out[label] = digest_of(path);
   return out;
