@@ -186,7 +186,7 @@ std::string task_row(const Json& task) {
 std::string scores(const ReportInput& input) {
   if (input.tasks.empty()) return "";
   std::string out =
-      "<h2>Scores</h2>\n<p class=\"soft\">Share of questions answered right, with its 95 % interval.</p>\n"
+      "<h2>Scores</h2>\n<p class=\"soft\">Share of questions answered right, with its 95&nbsp;% interval.</p>\n"
       "<div class=\"card\">";
   for (size_t i = 0; i < std::min(input.tasks.size(), kListLimit); ++i) out += task_row(input.tasks[i]);
   return out + "</div>\n";
