@@ -63,8 +63,8 @@ std::vector<Planned> plan(const RunContext& context, const RunOptions& options) 
     planned.stage->configure(context, settings);
     settings.finish();
     planned.settings = settings.resolved();
-    for (const auto& [key, value] : planned.stage->further_settings(context).items())
-      planned.settings[key] = value;
+    const Json further = planned.stage->further_settings(context);
+    for (const auto& [key, value] : further.items()) planned.settings[key] = value;
     for (const std::string& needed : planned.stage->needs(context)) {
       require(context.has_stage(needed), "{}: stage '{}' needs a stage '{}', which the recipe lacks",
               context.recipe.file.string(), name, needed);
