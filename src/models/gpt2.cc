@@ -36,13 +36,8 @@ std::string layer_name(int layer, std::string_view rest) {
 }
 
 Gpt2::Gpt2(const Json& config, std::string_view source) : config_(config) {
-  const auto size = [&](const char* key) {
-    const auto value = json_get<int64_t>(config, key, source);
-    require(value >= 1 && value <= (int64_t{1} << 31), "{}: {} is {}, at least 1 was wanted", source, key,
-            value);
-    return value;
-  };
-  shape_.layers = static_cast<int>(size("n_layer"));
+  const auto size = [&](const char* key) { return config_size(config, key, source); };
+  shape_.layers = static_cast<int>(config_size(config, "n_layer", source, kMaxLayers));
   shape_.embedding = size("n_embd");
   shape_.heads = shape_.key_value_heads = size("n_head");
   require(shape_.embedding % shape_.heads == 0, "{}: n_embd {} is no multiple of n_head {}", source,
@@ -50,9 +45,9 @@ Gpt2::Gpt2(const Json& config, std::string_view source) : config_(config) {
   shape_.head_dim = shape_.embedding / shape_.heads;
   shape_.vocabulary = size("vocab_size");
   shape_.context_length = size("n_positions");
-  feed_forward_ = json_get<int64_t>(config, "n_inner", source, 4 * shape_.embedding);
-  require(feed_forward_ >= 1, "{}: n_inner is {}, at least 1 was wanted", source, feed_forward_);
-  norm_epsilon_ = json_get<double>(config, "layer_norm_epsilon", source, 1e-5);
+  const auto inner = config.find("n_inner");
+  feed_forward_ = inner == config.end() || inner->is_null() ? 4 * shape_.embedding : size("n_inner");
+  norm_epsilon_ = config_epsilon(config, "layer_norm_epsilon", source, 1e-5);
   tied_ = json_get<bool>(config, "tie_word_embeddings", source, true);
   const auto activation = json_get<std::string>(config, "activation_function", source, "gelu_new");
   require(activation == "gelu_new" || activation == "gelu_pytorch_tanh" || activation == "gelu",
@@ -160,6 +155,7 @@ Json default_gpt2_config(const Json& sizes, int64_t vocabulary, int64_t context_
           {"model_type", "gpt2"},
           {"activation_function", "gelu_new"},
           {"attn_pdrop", 0.0},
+          {"bos_token_id", nullptr},
           {"embd_pdrop", 0.0},
           {"initializer_range", json_get<double>(sizes, "initializer_range", kSource, 0.02)},
           {"layer_norm_epsilon", json_get<double>(sizes, "norm_epsilon", kSource, 1e-5)},

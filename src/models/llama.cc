@@ -51,13 +51,8 @@ double read_rope_theta(const Json& config, std::string_view source) {
 }
 
 Llama::Llama(const Json& config, std::string_view source) : config_(config) {
-  const auto size = [&](const char* key, int64_t low = 1) {
-    const auto value = json_get<int64_t>(config, key, source);
-    require(value >= low && value <= (int64_t{1} << 31), "{}: {} is {}, at least {} was wanted", source, key,
-            value, low);
-    return value;
-  };
-  shape_.layers = static_cast<int>(size("num_hidden_layers"));
+  const auto size = [&](const char* key) { return config_size(config, key, source); };
+  shape_.layers = static_cast<int>(config_size(config, "num_hidden_layers", source, kMaxLayers));
   shape_.embedding = size("hidden_size");
   shape_.heads = size("num_attention_heads");
   shape_.key_value_heads = json_get<int64_t>(config, "num_key_value_heads", source, shape_.heads);
@@ -73,7 +68,7 @@ Llama::Llama(const Json& config, std::string_view source) : config_(config) {
   shape_.vocabulary = size("vocab_size");
   shape_.context_length = size("max_position_embeddings");
   feed_forward_ = size("intermediate_size");
-  norm_epsilon_ = json_get<double>(config, "rms_norm_eps", source, 1e-6);
+  norm_epsilon_ = config_epsilon(config, "rms_norm_eps", source, 1e-6);
   rope_theta_ = read_rope_theta(config, source);
   tied_ = json_get<bool>(config, "tie_word_embeddings", source, false);
   for (const char* key : {"attention_bias", "mlp_bias"}) {

@@ -40,6 +40,18 @@ std::vector<std::string> known_model_types() {
   return out;
 }
 
+int64_t config_size(const Json& config, const std::string& key, std::string_view source, int64_t limit) {
+  const auto value = json_get<int64_t>(config, key, source);
+  require(value >= 1 && value <= limit, "{}: {} is {}, 1 to {} was wanted", source, key, value, limit);
+  return value;
+}
+
+double config_epsilon(const Json& config, const std::string& key, std::string_view source, double fallback) {
+  const auto value = json_get<double>(config, key, source, fallback);
+  require(value > 0 && value < 1, "{}: {} is {}, a number between 0 and 1 was wanted", source, key, value);
+  return value;
+}
+
 std::unique_ptr<Model> make_model(const Json& config, std::string_view source) {
   return find_architecture(json_get<std::string>(config, "model_type", source), source).make(config, source);
 }

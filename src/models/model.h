@@ -66,6 +66,14 @@ class Model {
 std::unique_ptr<Model> make_model(const Json& config, std::string_view source);
 std::vector<std::string> known_model_types();
 
+// Sizes of a configuration, for the architectures: 1 to `limit`, whose default no real model comes near and
+// whose products still fit. Throws invalid_argument naming key, value found and wanted.
+inline constexpr int64_t kMaxLayers = 4096;
+int64_t config_size(const Json& config, const std::string& key, std::string_view source,
+                    int64_t limit = int64_t{1} << 24);
+// The epsilon of a norm: more than 0 and below 1.
+double config_epsilon(const Json& config, const std::string& key, std::string_view source, double fallback);
+
 // The configuration for a width/depth dial: what `[model] architecture = "llama"` with sizes in a recipe
 // becomes. Missing sizes follow from `depth` (layers): embedding 64 x depth, heads of 64, SwiGLU width 8/3.
 Json default_config(std::string_view model_type, const Json& sizes, int64_t vocabulary,
