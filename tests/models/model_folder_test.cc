@@ -1,0 +1,229 @@
+// Model folders from outside are hostile: whatever is wrong with one is a single error that names it. What
+// we write is read back the same.
+#include "models/model_folder.h"
+
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <functional>
+
+#include "base/error.h"
+#include "base/file.h"
+#include "base/json.h"
+
+namespace vertebra {
+namespace {
+
+namespace fs = std::filesystem;
+
+class ModelFolder : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    folder_ = fs::path(::testing::TempDir()) /
+              fmt::format("model-folder-{}-{}", getpid(),
+                          ::testing::UnitTest::GetInstance()->current_test_info()->name());
+  }
+  void TearDown() override { fs::remove_all(folder_); }
+
+  void fresh(const std::string& name) {
+    fs::remove_all(folder_);
+    fs::create_directories(folder_);
+    for (const char* file : {"config.json", "model.safetensors"}) {
+      fs::copy_file(fs::path(VERTEBRA_SOURCE_DIR) / "tests/golden/models" / name / file, folder_ / file);
+      fs::permissions(folder_ / file, fs::perms::owner_all);
+    }
+  }
+  void change_config(const std::function<void(Json&)>& change) {
+    Json config = read_json_file(folder_ / "config.json");
+    change(config);
+    write_json_file(folder_ / "config.json", config);
+  }
+  void change_tensors(const std::function<void(std::vector<NamedTensor>&)>& change) {
+    std::vector<NamedTensor> tensors;
+    {
+      const SafetensorsModel file = SafetensorsModel::open(folder_);
+      for (const std::string& name : file.names()) tensors.push_back({name, file.read(name).clone()});
+    }
+    change(tensors);
+    write_safetensors(folder_ / "model.safetensors", tensors);
+  }
+  static NamedTensor& named(std::vector<NamedTensor>& tensors, std::string_view name) {
+    for (NamedTensor& each : tensors)
+      if (each.name == name) return each;
+    fail(Code::kNotFound, "the golden model lacks '{}'", name);
+  }
+  // Reading fails with an error that contains every one of `words`.
+  void expect_refused(const std::vector<std::string>& words) {
+    try {
+      read_model_folder(folder_);
+      FAIL() << "was read; wanted an error about " << fmt::format("{}", fmt::join(words, ", "));
+    } catch (const Error& error) {
+      for (const std::string& word : words)
+        EXPECT_NE(std::string(error.what()).find(word), std::string::npos) << word << ": " << error.what();
+      EXPECT_NE(std::string(error.what()).find(folder_.filename().string()), std::string::npos)
+          << "the folder is not named: " << error.what();
+    }
+  }
+
+  fs::path folder_;
+};
+
+TEST_F(ModelFolder, WrongTensorsAreNamed) {
+  constexpr const char* kNorm = "model.layers.1.input_layernorm.weight";
+  fresh("llama");
+  change_tensors([&](auto& tensors) {
+    std::erase_if(tensors, [&](const NamedTensor& each) { return each.name == kNorm; });
+  });
+  expect_refused({kNorm, "lack", "[24]"});
+
+  fresh("llama");
+  change_tensors([](auto& tensors) { tensors.push_back({"model.extra.weight", Tensor::scalar(1.0f)}); });
+  expect_refused({"model.extra.weight", "llama"});
+
+  fresh("llama");
+  change_tensors([&](auto& tensors) { named(tensors, kNorm).tensor = Tensor::zeros({DType::kF32, {25}}); });
+  expect_refused({kNorm, "[25]", "[24]"});
+
+  fresh("llama");
+  change_tensors([&](auto& tensors) { named(tensors, kNorm).tensor = Tensor::zeros({DType::kI32, {24}}); });
+  expect_refused({kNorm, "i32"});
+
+  // Same number of elements, transposed: must not be taken for the same.
+  fresh("gpt2");
+  change_tensors([&](auto& tensors) {
+    NamedTensor& each = named(tensors, "transformer.h.0.attn.c_attn.weight");
+    each.tensor = each.tensor.reshaped({48, 16});
+  });
+  expect_refused({"transformer.h.0.attn.c_attn.weight", "[48, 16]", "[16, 48]"});
+}
+
+TEST_F(ModelFolder, BrokenFilesAreNamed) {
+  fresh("llama");
+  const std::string whole = read_file(folder_ / "model.safetensors");
+  for (const size_t kept : {size_t{0}, size_t{7}, size_t{100}, whole.size() / 2, whole.size() - 1}) {
+    write_file_atomic(folder_ / "model.safetensors", whole.substr(0, kept));
+    expect_refused({"model.safetensors"});
+  }
+  fs::remove(folder_ / "model.safetensors");
+  expect_refused({"model.safetensors"});
+
+  fresh("llama");
+  fs::remove(folder_ / "config.json");
+  expect_refused({"config.json"});
+  write_file_atomic(folder_ / "config.json", "{\"model_type\": ");
+  expect_refused({"config.json"});
+  write_file_atomic(folder_ / "config.json", "[]");
+  expect_refused({"config.json"});
+
+  fs::remove_all(folder_);
+  expect_refused({"no folder"});
+}
+
+TEST_F(ModelFolder, EveryWrongConfigKeyIsNamed) {
+  const auto refused = [&](const std::string& model, const char* key, const Json& value,
+                           std::vector<std::string> words = {}) {
+    SCOPED_TRACE(fmt::format("{}: {} = {}", model, key, value.is_discarded() ? "absent" : value.dump()));
+    fresh(model);
+    change_config([&](Json& config) {
+      if (value.is_discarded()) {
+        config.erase(key);
+      } else {
+        config[key] = value;
+      }
+    });
+    words.insert(words.end(), {key, "config.json"});
+    expect_refused(words);
+  };
+  const Json absent = Json::parse("", nullptr, false);
+  for (const char* key : {"model_type", "hidden_size", "num_hidden_layers", "num_attention_heads",
+                          "intermediate_size", "vocab_size", "max_position_embeddings"}) {
+    refused("llama", key, absent);
+    refused("llama", key, Json::array());
+  }
+  for (const char* key : {"hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
+                          "head_dim", "intermediate_size", "vocab_size", "max_position_embeddings"}) {
+    refused("llama", key, 0);
+    refused("llama", key, -8);
+    refused("llama", key, "24");
+    refused("llama", key, int64_t{1} << 40);
+  }
+  refused("llama", "num_key_value_heads", 3);
+  refused("llama", "head_dim", 7);
+  refused("llama", "hidden_act", "relu", {"relu"});
+  refused("llama", "attention_bias", true);
+  refused("llama", "rope_scaling", {{"type", "yarn"}, {"factor", 2}}, {"yarn"});
+  refused("llama", "rms_norm_eps", "tiny");
+  refused("llama", "rms_norm_eps", -1.0);
+  for (const char* key : {"n_layer", "n_embd", "n_head", "n_positions", "vocab_size"}) {
+    refused("gpt2", key, absent);
+    refused("gpt2", key, 0);
+    refused("gpt2", key, "2");
+    refused("gpt2", key, int64_t{1} << 40);
+  }
+  refused("gpt2", "n_inner", -4);
+  refused("gpt2", "n_inner", int64_t{1} << 40);
+  refused("gpt2", "layer_norm_epsilon", -1.0);
+  refused("gpt2", "activation_function", "relu", {"relu"});
+  refused("gpt2", "add_cross_attention", true);
+  fresh("llama");
+  change_config([](Json& config) { config["model_type"] = "mamba"; });
+  expect_refused({"mamba", "llama", "gpt2"});
+}
+
+TEST_F(ModelFolder, SizesThatDoNotFitTheWeightsAreNamed) {
+  fresh("llama");
+  change_config([](Json& config) { config["num_hidden_layers"] = 3; });
+  expect_refused({"model.layers.2."});
+  fresh("llama");
+  change_config([](Json& config) { config["num_hidden_layers"] = 1; });
+  expect_refused({"model.layers.1."});
+  fresh("llama");
+  change_config([](Json& config) { config["num_hidden_layers"] = 2000000000; });
+  expect_refused({"num_hidden_layers"});
+  fresh("llama");
+  change_config([](Json& config) { config["tie_word_embeddings"] = false; });
+  EXPECT_NO_THROW(read_model_folder(folder_));
+  fresh("llama-tied");
+  change_config([](Json& config) { config["tie_word_embeddings"] = false; });
+  expect_refused({"lm_head.weight"});
+}
+
+TEST_F(ModelFolder, NamesWithoutPrefixAndHalfPrecisionAreRead) {
+  fresh("gpt2");
+  const LoadedModel plain = read_model_folder(folder_);
+  change_tensors([](auto& tensors) {
+    for (NamedTensor& each : tensors) each.name = each.name.substr(each.name.find('.') + 1);
+    tensors.push_back({"h.0.attn.bias", Tensor::zeros({DType::kF32, {1, 1, 64, 64}})});
+  });
+  const LoadedModel bare = read_model_folder(folder_);
+  for (size_t i = 0; i < plain.parameters.size(); ++i)
+    EXPECT_TRUE(plain.parameters[i].tensor.same_bits(bare.parameters[i].tensor)) << plain.parameters[i].name;
+
+  fresh("llama");
+  change_tensors([](auto& tensors) {
+    for (NamedTensor& each : tensors) each.tensor = each.tensor.to(DType::kBF16);
+  });
+  for (const auto& [name, tensor] : read_model_folder(folder_).parameters)
+    EXPECT_EQ(tensor.dtype(), DType::kF32) << name;
+}
+
+TEST_F(ModelFolder, WhatIsWrittenIsReadBackTheSame) {
+  for (const char* name : {"llama", "llama-tied", "gpt2"}) {
+    fresh(name);
+    const LoadedModel loaded = read_model_folder(folder_);
+    const fs::path copy = folder_ / "copy";
+    fs::create_directories(copy);
+    write_model_folder(copy, *loaded.model, loaded.parameters, 5);
+    const LoadedModel again = read_model_folder(copy);
+    ASSERT_EQ(loaded.parameters.size(), again.parameters.size());
+    for (size_t i = 0; i < loaded.parameters.size(); ++i) {
+      EXPECT_EQ(loaded.parameters[i].name, again.parameters[i].name);
+      EXPECT_TRUE(loaded.parameters[i].tensor.same_bits(again.parameters[i].tensor));
+    }
+    EXPECT_EQ(again.model->config().at("eos_token_id"), 5);
+    EXPECT_EQ(read_json_file(copy / "generation_config.json").at("eos_token_id"), 5);
+  }
+}
+
+}  // namespace
+}  // namespace vertebra
