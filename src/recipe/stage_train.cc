@@ -42,7 +42,7 @@ class TrainStage final : public Stage {
   int64_t count_steps(const BatchLoader& loader) const;
   void save(const fs::path& folder, const Trainer& trainer, const Model& model,
             const Tokenizer& tokenizer) const;
-  Json sample(const RunContext& context, BufferSet& parameters, const Model& model,
+  Json sample(const RunContext& context, const BufferSet& parameters, const Model& model,
               const Tokenizer& tokenizer) const;
 
   Kind kind_;
@@ -187,7 +187,9 @@ Json TrainStage::run(const RunContext& context, const fs::path& folder) {
     };
   }
   if (!sample_prompts_.empty()) {
-    inputs.sample = [&](BufferSet& parameters) { return sample(context, parameters, model, tokenizer); };
+    inputs.sample = [&](const BufferSet& parameters) {
+      return sample(context, parameters, model, tokenizer);
+    };
   }
   Trainer trainer(context.backend, model, options, std::move(inputs));
   const TrainResult result = trainer.run();
@@ -230,7 +232,7 @@ void TrainStage::save(const fs::path& folder, const Trainer& trainer, const Mode
   write_json_file(folder / "tokenizer_config.json", config);
 }
 
-Json TrainStage::sample(const RunContext& context, BufferSet& parameters, const Model& model,
+Json TrainStage::sample(const RunContext& context, const BufferSet& parameters, const Model& model,
                         const Tokenizer& tokenizer) const {
   EngineOptions options;
   options.context_length = std::min<int64_t>(context_length_, 256);

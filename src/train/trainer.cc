@@ -70,7 +70,8 @@ struct Trainer::Impl {
   const Model& model;
   TrainerOptions options;
   TrainerInputs inputs;
-  BufferSet buffers;
+  BufferSet parameters;  // the model's
+  BufferSet buffers;     // optimizer state, batch, scalars
   std::vector<StateSpec> states;
   std::unique_ptr<BoundExecutable> step_executable, accumulate_executable, update_executable;
   std::unique_ptr<LossEvaluator> evaluator;
@@ -91,18 +92,18 @@ struct Trainer::Impl {
 
   void compile() {
     if (options.accumulation == 1) {
-      step_executable =
-          std::make_unique<BoundExecutable>(backend, build_training_step(model, options.graph), buffers);
+      step_executable = std::make_unique<BoundExecutable>(backend, build_training_step(model, options.graph),
+                                                          buffers, &parameters);
     } else {
-      accumulate_executable =
-          std::make_unique<BoundExecutable>(backend, build_accumulation_step(model, options.graph), buffers);
-      update_executable =
-          std::make_unique<BoundExecutable>(backend, build_update_step(model, options.graph), buffers);
+      accumulate_executable = std::make_unique<BoundExecutable>(
+          backend, build_accumulation_step(model, options.graph), buffers, &parameters);
+      update_executable = std::make_unique<BoundExecutable>(backend, build_update_step(model, options.graph),
+                                                            buffers, &parameters);
     }
     if (inputs.validation) {
       evaluator =
-          std::make_unique<LossEvaluator>(backend, model, buffers, options.graph.rows, options.graph.length,
-                                          options.graph.compute, inputs.token_bytes);
+          std::make_unique<LossEvaluator>(backend, model, parameters, options.graph.rows,
+                                          options.graph.length, options.graph.compute, inputs.token_bytes);
     }
   }
 
@@ -112,7 +113,7 @@ struct Trainer::Impl {
       require(value.type() == TensorType{DType::kF32, spec.shape},
               "parameter '{}' starts as {}, {} was wanted", spec.name, value.type().to_string(),
               TensorType{DType::kF32, spec.shape}.to_string());
-      buffers.set(spec.name, backend.upload(value));
+      parameters.set(spec.name, backend.upload(value));
     }
     for (const StateSpec& spec : states)
       buffers.set(spec.name, backend.upload(Tensor::zeros({DType::kF32, spec.shape})));
@@ -132,15 +133,15 @@ struct Trainer::Impl {
     }
     std::map<std::string, Tensor> tensors;
     for (const auto& [name, tensor] : checkpoint->tensors) tensors[name] = tensor;
-    const auto take = [&](const std::string& name, const Shape& shape) {
+    const auto take = [&](BufferSet& into, const std::string& name, const Shape& shape) {
       const auto it = tensors.find(name);
       require(it != tensors.end(), Code::kDataLoss, "the checkpoint in {} lacks '{}'", source, name);
       require(it->second.type() == TensorType{DType::kF32, shape}, Code::kDataLoss,
               "the checkpoint in {} has '{}' as {}", source, name, it->second.type().to_string());
-      buffers.set(name, backend.upload(it->second));
+      into.set(name, backend.upload(it->second));
     };
-    for (const ParameterSpec& spec : model.parameters()) take(spec.name, spec.shape);
-    for (const StateSpec& spec : states) take(spec.name, spec.shape);
+    for (const ParameterSpec& spec : model.parameters()) take(parameters, spec.name, spec.shape);
+    for (const StateSpec& spec : states) take(buffers, spec.name, spec.shape);
     step = checkpoint->step;
     skipped = json_get<int64_t>(state, "skipped", source);
     skipped_in_a_row = json_get<int64_t>(state, "skipped_in_a_row", source);
@@ -153,7 +154,7 @@ struct Trainer::Impl {
   void save() {
     std::vector<NamedTensor> tensors;
     for (const ParameterSpec& spec : model.parameters())
-      tensors.push_back({spec.name, buffers.at(spec.name).to_host()});
+      tensors.push_back({spec.name, parameters.at(spec.name).to_host()});
     for (const StateSpec& spec : states) tensors.push_back({spec.name, buffers.at(spec.name).to_host()});
     const Json state = {{"fingerprint", options.fingerprint},
                         {"skipped", skipped},
@@ -236,12 +237,12 @@ Trainer::Trainer(Backend& backend, const Model& model, TrainerOptions options, T
 
 Trainer::~Trainer() = default;
 
-BufferSet& Trainer::buffers() { return impl_->buffers; }
+const BufferSet& Trainer::parameters() const { return impl_->parameters; }
 
 std::vector<NamedTensor> Trainer::parameters_to_host() const {
   std::vector<NamedTensor> out;
   for (const ParameterSpec& spec : impl_->model.parameters()) {
-    out.push_back({spec.name, impl_->buffers.at(spec.name).to_host()});
+    out.push_back({spec.name, impl_->parameters.at(spec.name).to_host()});
   }
   return out;
 }
@@ -313,7 +314,7 @@ TrainResult Trainer::run() {
         if (last) result.validation = summary;
       }
       if (samples) {
-        line["samples"] = t.inputs.sample(t.buffers);
+        line["samples"] = t.inputs.sample(t.parameters);
       }
       append_line(t.metrics_path(), json_line(line));
       last_log = Clock::now();

@@ -48,7 +48,7 @@ struct TrainerInputs {
   // Parameters at step 0, by declaration.
   std::function<Tensor(const ParameterSpec&)> initial;
   // Called every sample_every steps with the parameters as they are; returns a text for the report.
-  std::function<Json(BufferSet& parameters)> sample;
+  std::function<Json(const BufferSet& parameters)> sample;
 };
 
 struct TrainResult {
@@ -70,7 +70,7 @@ class Trainer {
   TrainResult run();
 
   // Current parameters, on the device and as host tensors.
-  BufferSet& buffers();
+  const BufferSet& parameters() const;
   std::vector<NamedTensor> parameters_to_host() const;
 
  private:
