@@ -27,13 +27,16 @@ struct Inspection {
   std::vector<std::string> damage;
   Json tensors = Json::array();  // of safetensors files; printed with --tensors
 
+  void add_damage(const std::string& text) {
+    if (std::find(damage.begin(), damage.end(), text) == damage.end()) damage.push_back(text);
+  }
   // Damage is what this command is there to report, so an error about a file is a finding here.
   void attempt(FunctionRef<void()> work) {
     try {
       work();
     } catch (const Error& error) {
       if (error.code() == Code::kCancelled) throw;
-      damage.emplace_back(error.what());
+      add_damage(error.what());
     }
   }
 };
@@ -130,6 +133,11 @@ void inspect_model(const fs::path& folder, Inspection& out) {
   out.facts["chat_template"] = fs::exists(folder / "chat_template.jinja");
   if (fs::exists(folder / "tokenizer.json")) {
     inspect_tokenizer(folder, out);
+    const int64_t ids = out.facts.value("vocabulary", int64_t{0});
+    const int64_t rows = out.facts.value("model_vocabulary", ids);
+    if (ids > rows)
+      out.add_damage(
+          fmt::format("{}: the tokenizer has {} ids, the model only {}", folder.string(), ids, rows));
   } else {
     out.facts["tokenizer"] = "none";
   }
@@ -191,8 +199,8 @@ void inspect_run(const std::vector<fs::path>& parts, Inspection& out) {
   for (const fs::path& part : parts) {
     const Inspection inner = inspect_path(part);
     out.damage.insert(out.damage.end(), inner.damage.begin(), inner.damage.end());
-    stages[part.filename().string()] = {{"kind", inner.kind},
-                                        {"manifest", inner.facts.value("manifest", Json("none"))}};
+    stages[part.filename().string()] =
+        fmt::format("{}, {}", inner.kind, inner.facts.value("manifest", std::string("no manifest")));
   }
   out.facts["parts"] = stages;
 }

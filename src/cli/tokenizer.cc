@@ -7,6 +7,7 @@
 #include <cstdio>
 #include <iostream>
 #include <iterator>
+#include <optional>
 
 #include "base/error.h"
 #include "base/file.h"
@@ -44,8 +45,15 @@ void print_text(std::string_view text) {
 // it returns in the order of the lines.
 void print_for_lines(const fs::path& path,
                      FunctionRef<std::string(const Json& line, std::string_view source)> work) {
-  const MappedFile file(path);
-  const std::string_view text = file.text();
+  // A pipe cannot be mapped.
+  std::optional<MappedFile> file;
+  std::string piped;
+  if (fs::is_regular_file(path)) {
+    file.emplace(path);
+  } else {
+    piped = path == "-" ? read_stdin() : read_file(path);
+  }
+  const std::string_view text = file ? file->text() : std::string_view(piped);
   Progress progress("lines", 0, "lines");
   size_t number = 0, at = 0;
   while (at < text.size()) {
@@ -146,7 +154,8 @@ struct EncodeFlags {
     app.add_option("model", model, "A model folder, a run folder or a tokenizer.json")->required();
     auto* text =
         app.add_option("-p,--prompt", texts, "A text; may be given several times")->allow_extra_args(false);
-    app.add_option("--jsonl", jsonl, "A file of JSON lines; without it and -p, standard input is one text")
+    app.add_option("--jsonl", jsonl,
+                   "A file of JSON lines (-: standard input); without it and -p, standard input is one text")
         ->excludes(text);
     app.add_option("--field", field, "Field of a JSON line that holds the text")->capture_default_str();
     app.add_flag("!--no-added", add_special, "Without the tokens that the tokenizer puts around a text");
