@@ -195,9 +195,10 @@ int64_t Engine::submit(GenerationRequest request, TokenCallback on_token) {
             "token {} of the prompt lies outside the vocabulary of {}", id, e.model.shape().vocabulary);
   }
   require(request.max_tokens >= 1, "max_tokens is {}, at least 1 was wanted", request.max_tokens);
-  require(length + request.max_tokens <= e.options.context_length, Code::kOutOfRange,
+  const uint64_t in_all = static_cast<uint64_t>(length) + static_cast<uint64_t>(request.max_tokens);
+  require(in_all <= static_cast<uint64_t>(e.options.context_length), Code::kOutOfRange,
           "the prompt has {} tokens and {} more are to be generated: {} in all, but the context holds {}",
-          length, request.max_tokens, length + request.max_tokens, e.options.context_length);
+          length, request.max_tokens, in_all, e.options.context_length);
   const SamplingOptions sampling = request.sampling;
   auto sequence = std::make_unique<Sequence>(Sequence{
       e.next_number++, std::move(request), std::move(on_token), Sampler(sampling), {}, 0, -1, {}, {}});
