@@ -25,7 +25,7 @@ std::vector<ChartPoint> points_of(const std::vector<Json>& metrics, const char* 
     const auto x = number_of(line, "step"), y = number_of(line, key);
     if (x && y) out.push_back({*x, *y});
   }
-  std::stable_sort(out.begin(), out.end(), [](ChartPoint a, ChartPoint b) { return a.x < b.x; });
+  std::sort(out.begin(), out.end(), [](ChartPoint a, ChartPoint b) { return a.x < b.x; });
   return out;
 }
 
@@ -58,6 +58,11 @@ double total_seconds(const ReportInput& input) {
   double sum = 0;
   for (const ReportStage& stage : input.stages) sum += std::max(0.0, stage.wall_seconds);
   return sum;
+}
+
+// Stages of a small run take less than a second.
+std::string short_duration(double seconds) {
+  return seconds < 10 ? fmt::format("{:.1f} s", std::max(0.0, seconds)) : format_duration(seconds);
 }
 
 std::string header(const ReportInput& input) {
@@ -97,9 +102,9 @@ std::string key_figures(const ReportInput& input) {
     questions += number_of(task, "questions").value_or(0);
   }
   if (questions > 0) out += tile(format_percent(right / questions), "of all questions answered right");
-  out += tile(format_duration(total_seconds(input)), "wall time");
+  out += tile(short_duration(total_seconds(input)), "wall time");
   if (const double cores = total_of(input, "core_seconds"); cores > 0)
-    out += tile(format_count(cores), "core seconds of training");
+    out += tile(cores < 10 ? fmt::format("{:.1f}", cores) : format_count(cores), "core seconds of training");
   out += "</section>\n";
   if (!device.empty())
     out +=
@@ -186,7 +191,8 @@ std::string task_row(const Json& task) {
 std::string scores(const ReportInput& input) {
   if (input.tasks.empty()) return "";
   std::string out =
-      "<h2>Scores</h2>\n<p class=\"soft\">Share of questions answered right, with its 95&nbsp;% interval.</p>\n"
+      "<h2>Scores</h2>\n<p class=\"soft\">Share of questions answered right, with its 95&nbsp;% "
+      "interval.</p>\n"
       "<div class=\"card\">";
   for (size_t i = 0; i < std::min(input.tasks.size(), kListLimit); ++i) out += task_row(input.tasks[i]);
   return out + "</div>\n";
@@ -344,8 +350,8 @@ std::string costs(const ReportInput& input) {
         "<tr><td>{}{}</td><td class=\"n\">{}</td><td class=\"narrow-off\" style=\"width:36%\">"
         "<div style=\"padding-top:6px\">{}</div></td><td class=\"n\">{}</td><td class=\"n\">{}</td></tr>",
         escape_html(stage.name), stage.ran ? "" : " <span class=\"soft\">(unchanged)</span>",
-        format_duration(std::max(0.0, stage.wall_seconds)), bar(stage.wall_seconds / total),
-        cores ? format_count(*cores) : "\xE2\x80\x93", link);
+        short_duration(stage.wall_seconds), bar(stage.wall_seconds / total),
+        cores ? (*cores < 10 ? fmt::format("{:.1f}", *cores) : format_count(*cores)) : "\xE2\x80\x93", link);
     std::string list;
     size_t left = kListLimit;
     if (stage.results.is_object()) list_results(stage.results, "", left, list);
@@ -359,7 +365,7 @@ std::string costs(const ReportInput& input) {
       "<th class=\"n\">wall time</th><th class=\"narrow-off\"></th><th class=\"n\">core seconds</th>"
       "<th class=\"n\">certificate</th></tr>{}<tr><td><b>all</b></td><td class=\"n\"><b>{}</b></td>"
       "<td class=\"narrow-off\"></td><td></td><td></td></tr></table></div>{}</div>\n",
-      rows, format_duration(total_seconds(input)), details);
+      rows, short_duration(total_seconds(input)), details);
 }
 
 std::string recipe(const ReportInput& input) {
