@@ -224,7 +224,7 @@ std::string loss_charts(const ReportStage& stage) {
   const auto raw = points_of(stage.metrics, "loss");
   Chart loss{"Loss", "nats per token", "", "step", {}, false};
   if (raw.size() >= 40) {
-    loss.series.push_back({"training, every logged step", raw, 1, true, false});
+    loss.series.push_back({"training", raw, 1, true, false});
     loss.series.push_back({"training, mean", smooth(raw, raw.size() / 25), 1, false, false});
   } else {
     loss.series.push_back({"training", raw, 1, false, false});

@@ -106,7 +106,8 @@ for (const plot of document.querySelectorAll('.plot')) {
     const box = plot.getBoundingClientRect();
     const share = Math.min(1, Math.max(0, (event.clientX - box.left) / box.width));
     const x = data.low + share * (data.high - data.low);
-    const at = nearest(data.series[data.series.length - 1].points, x)[0];
+    const densest = data.series.reduce((a, b) => b.points.length > a.points.length ? b : a);
+    const at = nearest(densest.points, x)[0];
     tip.replaceChildren();
     const head = document.createElement('b');
     head.textContent = data.x + ' ' + at.toLocaleString('en');
@@ -117,13 +118,17 @@ for (const plot of document.querySelectorAll('.plot')) {
       const point = nearest(series.points, at);
       line.append(key, series.name + ' ' + Number(point[1].toPrecision(4)).toLocaleString('en',
         {maximumSignificantDigits: 4}));
+      if (Math.abs(point[0] - at) > 0.01 * (data.high - data.low)) {
+        line.append(' (' + data.x + ' ' + point[0].toLocaleString('en') + ')');
+      }
       tip.append(line);
     }
     const left = (at - data.low) / (data.high - data.low);
     rule.hidden = tip.hidden = false;
     rule.style.left = 100 * left + '%';
-    tip.style.left = left < 0.5 ? `calc(${100 * left}% + 8px)` : 'auto';
-    tip.style.right = left < 0.5 ? 'auto' : `calc(${100 - 100 * left}% + 8px)`;
+    const width = tip.offsetWidth, at_px = left * box.width;
+    const right_of = at_px + 8 + width <= box.width ? at_px + 8 : at_px - 8 - width;
+    tip.style.left = Math.max(-30, right_of) + 'px';
   });
   plot.addEventListener('pointerleave', () => { rule.hidden = tip.hidden = true; });
 }
