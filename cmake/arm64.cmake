@@ -14,6 +14,8 @@ set(CMAKE_FIND_ROOT_PATH_MODE_INCLUDE ONLY)
 set(CMAKE_FIND_ROOT_PATH_MODE_PACKAGE ONLY)
 set(ENV{PKG_CONFIG_SYSROOT_DIR} ${VERTEBRA_SYSROOT})
 set(ENV{PKG_CONFIG_LIBDIR} ${VERTEBRA_SYSROOT}/usr/lib/aarch64-linux-gnu/pkgconfig:${VERTEBRA_SYSROOT}/usr/share/pkgconfig)
+# Debian keeps headers that differ between processors in a folder that this compiler does not know below a sysroot.
+set(CMAKE_CXX_FLAGS_INIT "-idirafter ${VERTEBRA_SYSROOT}/usr/include/aarch64-linux-gnu")
 # Libraries that libraries need.
 set(CMAKE_EXE_LINKER_FLAGS_INIT
     "-Wl,-rpath-link,${VERTEBRA_SYSROOT}/usr/lib/aarch64-linux-gnu:${VERTEBRA_SYSROOT}/lib/aarch64-linux-gnu")
