@@ -1,0 +1,350 @@
+// A training step (forward, backward, clipping, AdamW) beside PyTorch's (torch.compile, fused AdamW): step by
+// step in turn, medians, shares of the multiply-add ceiling measured in the same run, and peak memory of
+// both.
+//   bench_train [--json] [--threads N] [--rounds N] [--only SUBSTRING] [--no-peer] [--isa NAME] [--profile
+//   STEPS]
+// Every measurement is a process of its own, ours and PyTorch's alike, driven over pipes: "step" -> seconds
+// and loss, "memory" -> bytes. --profile runs our steps in this process, for perf.
+#include <fmt/format.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <csignal>
+#include <cstdio>
+#include <cstdlib>
+#include <optional>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "backend/buffer_set.h"
+#include "backend/cpu/ceiling.h"
+#include "backend/cpu/cpu_backend.h"
+#include "base/error.h"
+#include "base/json.h"
+#include "base/rng.h"
+#include "bench/figure.h"
+#include "train/train_graph.h"
+
+namespace vertebra::bench {
+namespace {
+
+struct Case {
+  std::string name;
+  std::string type;
+  Json sizes;
+  int64_t vocabulary, context, rows, length;
+  DType compute;
+};
+
+const std::vector<Case>& cases() {
+  static const std::vector<Case> all = [] {
+    const Json llama = {{"depth", 6}, {"embedding", 384}, {"heads", 6}, {"feed_forward", 1024}};
+    const Json gpt2 = {{"depth", 12}, {"embedding", 768}, {"heads", 12}};
+    std::vector<Case> out;
+    for (const DType compute : {DType::kF32, DType::kBF16}) {
+      const std::string type(dtype_name(compute));
+      out.push_back({"llama-12m-b16-t256-" + type, "llama", llama, 4096, 1024, 16, 256, compute});
+      out.push_back({"llama-12m-b1-t128-" + type, "llama", llama, 4096, 1024, 1, 128, compute});
+      out.push_back({"gpt2-124m-b4-t256-" + type, "gpt2", gpt2, 50257, 1024, 4, 256, compute});
+    }
+    return out;
+  }();
+  return all;
+}
+
+const Case& find_case(const std::string& name) {
+  for (const Case& each : cases())
+    if (each.name == name) return each;
+  fail(Code::kInvalidArgument, "case '{}' is not known", name);
+}
+
+struct Options {
+  bool json = false, peer = true;
+  int threads = default_thread_count();
+  int rounds = 7;
+  int profile_steps = 0;
+  std::string only, worker;
+};
+
+double status_bytes(const std::string& key) {
+  std::ifstream file("/proc/self/status");
+  for (std::string line; std::getline(file, line);) {
+    if (line.starts_with(key)) return std::atof(line.c_str() + key.size()) * 1024;
+  }
+  return 0;
+}
+
+// Our side of a measurement: everything a trainer holds, and one step at a time.
+class TrainingStep {
+ public:
+  TrainingStep(const Case& c, int threads) : team_(threads), backend_(make_cpu_backend({&team_, {}})) {
+    idle_bytes_ = status_bytes("VmRSS:");
+    const auto model = make_model(default_config(c.type, c.sizes, c.vocabulary, c.context), c.name);
+    TrainGraphOptions options;
+    options.rows = c.rows;
+    options.length = c.length;
+    options.compute = c.compute;
+    for (const ParameterSpec& spec : model->parameters())
+      buffers_.set(spec.name, backend_->upload(initial_value(spec, 1)));
+    for (const StateSpec& spec : optimizer_state(*model, options.optimizer))
+      buffers_.set(spec.name, backend_->upload(Tensor::zeros({DType::kF32, spec.shape})));
+    executable_.emplace(*backend_, build_training_step(*model, options), buffers_);
+    fill(c);
+  }
+
+  double run() {
+    const double start = now_s();
+    buffers_.at(inputs::kStep).copy_from(Tensor::scalar(static_cast<float>(++step_)));
+    executable_->run();
+    loss_ = buffers_.at(outputs::kLoss).to_host().at(0) / tokens_;
+    return now_s() - start;
+  }
+  double loss() const { return loss_; }
+  double memory_bytes() const { return status_bytes("VmHWM:") - idle_bytes_; }
+  std::string describe() const { return executable_->executable().describe(); }
+
+ private:
+  void fill(const Case& c) {
+    const Shape shape = {c.rows, c.length};
+    tokens_ = static_cast<double>(shape.elements());
+    Tensor tokens(DType::kI32, shape), labels(DType::kI32, shape), positions(DType::kI32, shape);
+    const Philox random(1, "batch");
+    for (int64_t i = 0; i < shape.elements(); ++i) {
+      const auto vocabulary = static_cast<uint64_t>(c.vocabulary);
+      tokens.set(i, static_cast<double>(random.below(static_cast<uint64_t>(i), vocabulary)));
+      labels.set(i, static_cast<double>(random.below(static_cast<uint64_t>(i) + 1, vocabulary)));
+      positions.set(i, static_cast<double>(i % c.length));
+    }
+    upload(inputs::kTokens, tokens);
+    upload(inputs::kLabels, labels);
+    upload(inputs::kPositions, positions);
+    upload(inputs::kSegments, Tensor::zeros({DType::kI32, shape}));
+    upload(inputs::kLossScale, Tensor::scalar(static_cast<float>(1 / tokens_)));
+    upload(inputs::kLearningRate, Tensor::scalar(3e-4f));
+    upload(inputs::kMatrixLearningRate, Tensor::scalar(0.0f));
+    upload(inputs::kNormLimit, Tensor::scalar(1e30f));
+  }
+  void upload(const char* name, const Tensor& value) {
+    if (Buffer* buffer = buffers_.find(name)) buffer->copy_from(value);
+  }
+
+  ThreadTeam team_;
+  std::unique_ptr<Backend> backend_;
+  BufferSet buffers_;
+  std::optional<BoundExecutable> executable_;
+  double tokens_ = 0, loss_ = 0, idle_bytes_ = 0;
+  int64_t step_ = 0;
+};
+
+// The other end of a Process, for ours.
+void serve(const Options& options) {
+  TrainingStep step(find_case(options.worker), options.threads);
+  char line[64];
+  while (std::fgets(line, sizeof line, stdin) != nullptr) {
+    Json answer;
+    if (std::string_view(line) == "step\n") {
+      answer["seconds"] = step.run();
+      answer["loss"] = step.loss();
+    } else {
+      answer["bytes"] = step.memory_bytes();
+    }
+    fmt::print("{}\n", json_line(answer));
+    std::fflush(stdout);
+  }
+}
+
+// A child with a line in for every line out.
+class Process {
+ public:
+  explicit Process(std::vector<std::string> arguments) {
+    int to[2], from[2];
+    require(pipe(to) == 0 && pipe(from) == 0, Code::kResourceExhausted, "no pipe to a child process");
+    pid_ = fork();
+    require(pid_ >= 0, Code::kResourceExhausted, "no child process");
+    if (pid_ == 0) {
+      dup2(to[0], 0);
+      dup2(from[1], 1);
+      for (const int end : {to[0], to[1], from[0], from[1]}) close(end);
+      std::vector<char*> argv;
+      for (std::string& each : arguments) argv.push_back(each.data());
+      argv.push_back(nullptr);
+      execvp(argv[0], argv.data());
+      _exit(127);
+    }
+    close(to[0]);
+    close(from[1]);
+    in_ = fdopen(to[1], "w");
+    out_ = fdopen(from[0], "r");
+  }
+  ~Process() {
+    std::fclose(in_);
+    std::fclose(out_);
+    waitpid(pid_, nullptr, 0);
+  }
+  Process(const Process&) = delete;
+  Process& operator=(const Process&) = delete;
+
+  // Nothing when the child has ended.
+  std::optional<Json> ask(const char* what) {
+    if (std::fprintf(in_, "%s\n", what) < 0 || std::fflush(in_) != 0) return std::nullopt;
+    char line[1024];
+    if (std::fgets(line, sizeof line, out_) == nullptr) return std::nullopt;
+    return parse_json(line, "a measuring process");
+  }
+
+ private:
+  pid_t pid_ = 0;
+  FILE *in_ = nullptr, *out_ = nullptr;
+};
+
+struct Contender {
+  std::string name;
+  std::unique_ptr<Process> process;
+  std::vector<double> seconds;
+  double loss = 0, bytes = 0;
+
+  bool step(bool counts) {
+    // Threads that spin a while after their work must not take the other's time.
+    std::this_thread::sleep_for(std::chrono::milliseconds(300));
+    const std::optional<Json> answer = process->ask("step");
+    if (!answer) return false;
+    if (counts) seconds.push_back(answer->at("seconds").get<double>());
+    loss = answer->at("loss").get<double>();
+    return true;
+  }
+};
+
+void report(const Options& options, const Case& c, std::vector<Contender>& contenders, double flops) {
+  const auto model = make_model(default_config(c.type, c.sizes, c.vocabulary, c.context), c.name);
+  const double tokens = static_cast<double>(c.rows * c.length);
+  const double ceiling = flops / model->training_flops_per_token(c.length);
+  const auto line = [&](const std::string& name, double value, const std::string& unit, double limit = 0) {
+    print_figure({name, value, unit, limit, c.name}, options.json, options.threads);
+  };
+  for (const Contender& each : contenders) {
+    line("train, " + each.name, tokens / median(each.seconds), "tokens/s", ceiling);
+    line("train memory, " + each.name, each.bytes * 1e-6, "MB");
+    line("loss, " + each.name, each.loss, "nats");
+  }
+  if (contenders.size() < 2) return;
+  // Of each pair of neighbouring steps: what other programs take away hits both.
+  std::vector<double> ratios;
+  for (size_t i = 0; i < contenders[0].seconds.size(); ++i)
+    ratios.push_back(contenders[1].seconds[i] / contenders[0].seconds[i]);
+  line("train, ratio to " + contenders[1].name, median(ratios), "x");
+}
+
+void measure(const Options& options, const Case& c, const std::string& program) {
+  std::vector<Contender> contenders;
+  const auto start = [&](const std::string& name, std::vector<std::string> arguments) {
+    Contender contender{name, std::make_unique<Process>(std::move(arguments)), {}, 0, 0};
+    for (int i = 0; i < 2; ++i) {
+      if (contender.step(false)) continue;
+      fmt::print(stderr, "SKIPPED: {} for {}: the process ended (see above)\n", name, c.name);
+      return;
+    }
+    contenders.push_back(std::move(contender));
+  };
+  const std::string threads = std::to_string(options.threads);
+  start("vertebra",
+        {program, "--worker", c.name, "--threads", threads, "--isa", std::string(isa_name(active_isa()))});
+  require(!contenders.empty(), "our own process ended");
+  if (options.peer) {
+    const Json config = {{"type", c.type},
+                         {"sizes", c.sizes},
+                         {"vocabulary", c.vocabulary},
+                         {"context", c.context},
+                         {"rows", c.rows},
+                         {"length", c.length},
+                         {"bf16", c.compute == DType::kBF16},
+                         {"threads", options.threads}};
+    start("torch",
+          {"python3", std::string(VERTEBRA_SOURCE_DIR) + "/bench/peers/train.py", json_line(config)});
+  }
+  ThreadTeam team(options.threads);
+  double flops = measure_fma_ceiling(c.compute, team);
+  for (int round = 0; round < options.rounds; ++round) {
+    for (Contender& each : contenders)
+      require(each.step(true), "{} ended in the midst of measuring", each.name);
+  }
+  flops = std::max(flops, measure_fma_ceiling(c.compute, team));
+  for (Contender& each : contenders) {
+    if (const auto answer = each.process->ask("memory")) each.bytes = answer->at("bytes").get<double>();
+  }
+  report(options, c, contenders, flops);
+}
+
+void profile(const Options& options, const Case& c) {
+  TrainingStep step(c, options.threads);
+  for (int i = 0; i < options.profile_steps; ++i) {
+    const double seconds = step.run();
+    fmt::print("{} step {}: {:.1f} ms\n", c.name, i, 1e3 * seconds);
+  }
+  if (const char* path = std::getenv("VERTEBRA_DESCRIBE")) std::ofstream(path) << step.describe();
+}
+
+Options parse(int argc, char** argv) {
+  Options options;
+  for (int i = 1; i < argc; ++i) {
+    const std::string flag = argv[i];
+    const auto value = [&]() -> std::string {
+      require(i + 1 < argc, "{} needs a value", flag);
+      return argv[++i];
+    };
+    if (flag == "--json") {
+      options.json = true;
+    } else if (flag == "--no-peer") {
+      options.peer = false;
+    } else if (flag == "--threads") {
+      options.threads = std::atoi(value().c_str());
+    } else if (flag == "--rounds") {
+      options.rounds = std::max(1, std::atoi(value().c_str()));
+    } else if (flag == "--only") {
+      options.only = value();
+    } else if (flag == "--worker") {
+      options.worker = value();
+    } else if (flag == "--profile") {
+      options.profile_steps = std::atoi(value().c_str());
+    } else if (flag == "--isa") {
+      const std::string name = value();
+      const auto isa = isa_from_name(name);
+      require(isa.has_value(), "--isa {} is not known", name);
+      set_isa(*isa);
+    } else {
+      fail(Code::kInvalidArgument, "{} is not known; see the head of bench/train.cc", flag);
+    }
+  }
+  require(options.threads >= 1, "--threads {}: at least one is needed", options.threads);
+  return options;
+}
+
+int run(int argc, char** argv) {
+  std::signal(SIGPIPE, SIG_IGN);
+  const Options options = parse(argc, argv);
+  if (!options.worker.empty()) {
+    serve(options);
+    return 0;
+  }
+  for (const Case& each : cases()) {
+    if (each.name.find(options.only) == std::string::npos) continue;
+    if (options.profile_steps > 0) {
+      profile(options, each);
+    } else {
+      measure(options, each, "/proc/self/exe");
+    }
+  }
+  return 0;
+}
+
+}  // namespace
+}  // namespace vertebra::bench
+
+int main(int argc, char** argv) {
+  try {
+    return vertebra::bench::run(argc, argv);
+  } catch (const std::exception& error) {
+    fmt::print(stderr, "bench_train: {}\n", error.what());
+    return 1;
+  }
+}
