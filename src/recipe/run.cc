@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "base/progress.h"
 #include "base/sha256.h"
+#include "eval/report.h"
 #include "recipe/release.h"
 #include "recipe/stage.h"
 
@@ -137,6 +138,7 @@ StageOutcome execute(const RunContext& context, Planned& planned) {
   const auto inputs = input_digests(context, stage);
   if (is_done(folder, recipe, inputs)) {
     outcome.results = read_manifest(folder).results;
+    outcome.wall_seconds = json_get<double>(outcome.results, "wall_seconds", folder.string(), 0.0);
     return outcome;
   }
   stage.fingerprint = sha256_hex(json_line(recipe) + json_line(Json(inputs)));
@@ -198,6 +200,14 @@ RunOutcome run_recipe(const Recipe& recipe, Backend& backend, ThreadTeam& team, 
     }
   }
   if (options.only_stage.empty()) outcome.model = release_model(context, outcome.stages);
+  std::vector<ReportStage> stages_shown;
+  for (const StageOutcome& stage : outcome.stages) {
+    ReportStage& shown = stages_shown.emplace_back();
+    shown.name = stage.name;
+    shown.ran = stage.ran;
+    shown.wall_seconds = stage.wall_seconds;
+  }
+  write_report(outcome.folder, recipe.name, recipe.text, stages_shown);
   return outcome;
 }
 
