@@ -166,6 +166,9 @@ Json default_llama_config(const Json& sizes, int64_t vocabulary, int64_t context
   const auto depth = json_get<int64_t>(sizes, "depth", kSource, 6);
   const auto embedding = json_get<int64_t>(sizes, "embedding", kSource, 64 * depth);
   const auto heads = json_get<int64_t>(sizes, "heads", kSource, std::max<int64_t>(1, embedding / 64));
+  require(sizes.contains("head_dim") || (heads > 0 && embedding % heads == 0),
+          "model.embedding {} is no multiple of model.heads {}; choose a divisor, or set model.head_dim",
+          embedding, heads);
   // 8/3 E, rounded up to a multiple of 32: as many parameters as a plain MLP of width 4 E.
   const auto feed_forward =
       json_get<int64_t>(sizes, "feed_forward", kSource, (embedding * 8 / 3 + 31) / 32 * 32);

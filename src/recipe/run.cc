@@ -155,8 +155,8 @@ StageOutcome execute(const RunContext& context, Planned& planned) {
   manifest.kind = stage.name();
   manifest.inputs = inputs;
   manifest.recipe = recipe;
+  outcome.results["wall_seconds"] = outcome.wall_seconds;
   manifest.results = outcome.results;
-  manifest.results["wall_seconds"] = outcome.wall_seconds;
   write_manifest(folder, manifest);
   log_info("stage {} done in {}", stage.name(), format_duration(outcome.wall_seconds));
   return outcome;

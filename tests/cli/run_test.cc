@@ -1,0 +1,280 @@
+// Recipes as a user runs them: from text to a gated model, twice, changed, killed at random, on a full disk,
+// with mistakes in them; and the model that comes out, asked questions.
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <filesystem>
+#include <thread>
+
+#include "base/error.h"
+#include "base/file.h"
+#include "base/json.h"
+#include "base/rng.h"
+#include "base/sha256.h"
+
+namespace vertebra {
+namespace {
+
+namespace fs = std::filesystem;
+
+struct Outcome {
+  int code = -1;
+  std::string out, err;
+};
+
+class Run : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    folder_ =
+        fs::path(::testing::TempDir()) /
+        fmt::format("run-{}-{}", getpid(), ::testing::UnitTest::GetInstance()->current_test_info()->name());
+    fs::create_directories(folder_ / "text");
+    const char* sentences[] = {"The sea is blue. ", "The sky is grey. ", "A cat sits on a mat. ",
+                               "A dog runs in the park. "};
+    const Philox random(5, "text");
+    for (int file = 0; file < 12; ++file) {
+      std::string text;
+      for (uint64_t i = 0; i < 40; ++i)
+        text += sentences[random.below(static_cast<uint64_t>(file) * 100 + i, 4)];
+      write_file_atomic(folder_ / "text" / fmt::format("{}.txt", file), text);
+    }
+    write_file_atomic(folder_ / "task.jsonl",
+                      R"({"prompt": "The sea is", "choices": [" blue.", " a mat."], "answer": 0}
+{"prompt": "A cat sits on a", "choices": [" mat.", " grey."], "answer": 0, "tags": {"animal": "cat"}}
+)");
+    write_recipe("tiny", kRecipe);
+  }
+  void TearDown() override { fs::remove_all(folder_); }
+
+  void write_recipe(const std::string& name, const std::string& text) const {
+    write_file_atomic(folder_ / (name + ".toml"), text);
+  }
+  // Runs the program in the test's folder.
+  Outcome vertebra(const std::string& arguments) const {
+    const std::string command = fmt::format("cd '{}' && {} {} > stdout 2> stderr < /dev/null",
+                                            folder_.string(), VERTEBRA_PROGRAM, arguments);
+    const int status = std::system(command.c_str());
+    Outcome outcome;
+    outcome.code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+    outcome.out = read_file(folder_ / "stdout");
+    outcome.err = read_file(folder_ / "stderr");
+    return outcome;
+  }
+  std::string weights(const std::string& run) const {
+    return sha256_file(folder_ / run / "tiny" / "model" / "model.safetensors");
+  }
+  static std::vector<std::string> stages_that_ran(const Outcome& outcome) {
+    std::vector<std::string> out;
+    const Json json = parse_json(outcome.out, "stdout");
+    for (const Json& stage : json["stages"]) {
+      if (stage["ran"].get<bool>()) out.push_back(stage["stage"].get<std::string>());
+    }
+    return out;
+  }
+
+  static constexpr const char* kRecipe = R"(
+name = "tiny"
+seed = 3
+[data]
+path = "text"
+[tokenizer]
+vocabulary = 300
+[shards]
+validation_share = 0.2
+[model]
+architecture = "llama"
+depth = 2
+embedding = 32
+heads = 2
+context_length = 64
+[pretrain]
+rows = 4
+length = 32
+steps = 60
+learning_rate = 0.01
+warmup_steps = 5
+checkpoint_every = 7
+precision = "f32"
+[eval]
+tasks = ["task.jsonl"]
+[gate.at_least]
+task = 0.5
+)";
+  fs::path folder_;
+};
+
+using Names = std::vector<std::string>;
+
+TEST_F(Run, FromTextToAGatedModelAndNothingTwice) {
+  const Outcome first = vertebra("run tiny.toml --json");
+  ASSERT_EQ(first.code, 0) << first.err;
+  EXPECT_EQ(stages_that_ran(first), (Names{"tokenizer", "shards", "pretrain", "eval", "gate"}));
+  for (const char* file :
+       {"model/config.json", "model/tokenizer.json", "model/manifest.json", "report.html"}) {
+    EXPECT_TRUE(fs::exists(folder_ / "runs/tiny" / file)) << file;
+  }
+  const std::string before = sha256_file(folder_ / "runs/tiny/model/manifest.json");
+  const Outcome second = vertebra("run tiny.toml --json");
+  EXPECT_EQ(stages_that_ran(second), Names{});
+  EXPECT_EQ(sha256_file(folder_ / "runs/tiny/model/manifest.json"), before);
+  // One key changed: what depends on it runs again, and nothing else.
+  EXPECT_EQ(stages_that_ran(vertebra("run tiny.toml --json --set pretrain.steps=61")),
+            (Names{"pretrain", "eval", "gate"}));
+  EXPECT_EQ(
+      stages_that_ran(vertebra("run tiny.toml --json --set pretrain.steps=61 --set gate.at_least.task=0.4")),
+      Names{"gate"});
+  EXPECT_EQ(stages_that_ran(
+                vertebra("run tiny.toml --json --set pretrain.steps=61 --set shards.validation_share=0.3")),
+            (Names{"shards", "pretrain", "eval", "gate"}));
+  // A damaged result is noticed and made again.
+  fs::resize_file(folder_ / "runs/tiny/tokenizer/tokenizer.json", 100);
+  const Outcome repaired =
+      vertebra("run tiny.toml --json --set pretrain.steps=61 --set shards.validation_share=0.3");
+  EXPECT_EQ(stages_that_ran(repaired), Names{"tokenizer"})
+      << "the same tokenizer came out, so nothing after it had to run";
+}
+
+TEST_F(Run, TheSameWeightsOnAnyNumberOfThreads) {
+  for (int threads = 1; threads <= 4; ++threads) {
+    ASSERT_EQ(
+        vertebra(fmt::format("run tiny.toml --stage pretrain --threads {} --out t{}", threads, threads)).code,
+        0);
+    EXPECT_EQ(sha256_file(folder_ / fmt::format("t{}/tiny/pretrain/model.safetensors", threads)),
+              sha256_file(folder_ / "t1/tiny/pretrain/model.safetensors"));
+  }
+}
+
+// kill -9 at a random moment, again and again, then the same command to its end: the weights of a run that
+// was never disturbed. At least twenty kills; the moments cover start-up, steps and checkpoint writes.
+TEST_F(Run, KilledAtAnyMomentItGoesOnWithTheSameBits) {
+  ASSERT_EQ(vertebra("run tiny.toml --out whole --set pretrain.steps=200").code, 0);
+  PhiloxSequence random(Philox(9, "kills"));
+  int kills = 0, checkpoints_seen = 0;
+  for (int attempt = 0; attempt < 200 && kills < 20; ++attempt) {
+    const pid_t child = fork();
+    if (child == 0) {
+      if (chdir(folder_.c_str()) != 0) _exit(1);
+      const int null = open("/dev/null", O_RDWR);
+      dup2(null, 0);
+      dup2(null, 1);
+      dup2(null, 2);
+      const std::string command =
+          fmt::format("exec {} run tiny.toml --out killed --set pretrain.steps=200", VERTEBRA_PROGRAM);
+      execl("/bin/sh", "sh", "-c", command.c_str(), nullptr);
+      _exit(127);
+    }
+    std::this_thread::sleep_for(std::chrono::milliseconds(20 + random.below(120)));
+    kill(child, SIGKILL);
+    int status = 0;
+    waitpid(child, &status, 0);
+    kills += WIFSIGNALED(status) ? 1 : 0;
+    checkpoints_seen += fs::exists(folder_ / "killed/tiny/pretrain/checkpoints") ? 1 : 0;
+    if (WIFEXITED(status)) {
+      ASSERT_EQ(WEXITSTATUS(status), 0);
+      fs::remove_all(folder_ / "killed");  // it was faster than the kill: from the start again
+    }
+  }
+  EXPECT_GE(kills, 20);
+  EXPECT_GT(checkpoints_seen, 0);
+  ASSERT_EQ(vertebra("run tiny.toml --out killed --set pretrain.steps=200").code, 0);
+  EXPECT_EQ(weights("killed"), weights("whole"));
+}
+
+TEST_F(Run, AnInterruptSavesAndSaysHowToGoOn) {
+  ASSERT_EQ(vertebra("run tiny.toml --set pretrain.steps=3000 --stage shards").code, 0);
+  const std::string command = fmt::format(
+      "cd '{}' && timeout --preserve-status -s INT 1.5 {} run tiny.toml --set pretrain.steps=30000 > stdout "
+      "2> stderr",
+      folder_.string(), VERTEBRA_PROGRAM);
+  const int status = std::system(command.c_str());
+  ASSERT_TRUE(WIFEXITED(status));
+  const std::string err = read_file(folder_ / "stderr");
+  EXPECT_EQ(WEXITSTATUS(status), 130) << err;
+  EXPECT_NE(err.find("the same command goes on"), std::string::npos) << err;
+}
+
+TEST_F(Run, AFailedGateIsExitCode3AndChatWarns) {
+  const Outcome outcome = vertebra("run tiny.toml --set gate.at_least.task=1.1");
+  EXPECT_EQ(outcome.code, 3) << outcome.err;
+  EXPECT_NE(outcome.out.find("NOT passed"), std::string::npos);
+  const Json manifest = read_json_file(folder_ / "runs/tiny/model/manifest.json");
+  EXPECT_EQ(manifest["results"]["gate"]["passed"], false);
+}
+
+TEST_F(Run, TheModelAnswers) {
+  ASSERT_EQ(vertebra("run tiny.toml").code, 0);
+  const Outcome text = vertebra("generate runs/tiny -p 'The sea is' -n 4 --json");
+  ASSERT_EQ(text.code, 0) << text.err;
+  const Json json = parse_json(text.out, "stdout");
+  EXPECT_EQ(json["usage"]["output_tokens"], 4);
+  EXPECT_EQ(json["stop_reason"], "max_tokens");
+  EXPECT_EQ(vertebra("generate runs/tiny -p 'The sea is' -n 4 --temperature 1 --seed 5 --json").out,
+            vertebra("generate runs/tiny -p 'The sea is' -n 4 --temperature 1 --seed 5 --json").out);
+  const Outcome scores = vertebra("eval runs/tiny --task task.jsonl --task text/0.txt --json");
+  ASSERT_EQ(scores.code, 0) << scores.err;
+  EXPECT_EQ(parse_json(scores.out.substr(0, scores.out.find('\n')), "line 1")["questions"], 2);
+  EXPECT_LT(parse_json(scores.out.substr(scores.out.find('\n')), "line 2")["bits_per_byte"].get<double>(), 3);
+  // A base model has no chat template; a prompt that does not fit says how long it was.
+  EXPECT_EQ(vertebra("chat runs/tiny -p hello").code, 1);
+  const Outcome overflow = vertebra("generate runs/tiny -p 'The sea is blue.' -n 64");
+  EXPECT_NE(overflow.code, 0);
+  EXPECT_NE(overflow.err.find("the context holds 64"), std::string::npos) << overflow.err;
+}
+
+TEST_F(Run, MistakesInARecipeAreNamedBeforeAnythingRuns) {
+  const auto error_of = [&](const std::string& arguments, int code = 2) {
+    const Outcome outcome = vertebra("run " + arguments);
+    EXPECT_EQ(outcome.code, code) << arguments << "\n" << outcome.err;
+    EXPECT_FALSE(fs::exists(folder_ / "runs/tiny/tokenizer")) << arguments;
+    return outcome.err;
+  };
+  const auto says = [](const std::string& text, const std::string& part) {
+    return text.find(part) != std::string::npos;
+  };
+  EXPECT_TRUE(says(error_of("tiny.toml --set pretrain.stepz=5"), "did you mean 'pretrain.steps'"));
+  EXPECT_TRUE(says(error_of("tiny.toml --set pretrian.steps=5"), "did you mean 'pretrain'"));
+  EXPECT_TRUE(says(error_of("tiny.toml --set pretrain.steps=many"), "pretrain.steps is \"many\""));
+  EXPECT_TRUE(says(error_of("tiny.toml --set pretrain.rows=0"), "from 1 to"));
+  EXPECT_TRUE(says(error_of("tiny.toml --set pretrain.optimizer=adam"), "did you mean 'adamw'"));
+  EXPECT_TRUE(says(error_of("tiny.toml --set model.heads=-1"), "model.heads is -1"));
+  EXPECT_TRUE(says(error_of("tiny.toml --set pretrain"), "KEY=VALUE"));
+  EXPECT_TRUE(says(error_of("tiny.toml --stage pretrian"), "no such stage"));
+  EXPECT_TRUE(says(error_of("tiny.toml --set data.path=absent", 1), "does not exist"));
+  EXPECT_TRUE(says(error_of("absent.toml", 1), "absent.toml"));
+  write_recipe("broken", "name = \"tiny\"\n[pretrain\n");
+  EXPECT_TRUE(says(error_of("broken.toml"), "broken.toml:2"));
+  write_recipe("empty", "name = \"tiny\"\n");
+  EXPECT_TRUE(says(error_of("empty.toml"), "no stage"));
+  write_recipe("path", "name = \"../up\"\n[tokenizer]\nvocabulary = 300\n");
+  EXPECT_TRUE(says(error_of("path.toml"), "plain folder name"));
+}
+
+TEST_F(Run, BadDataIsOneClearError) {
+  const auto error_of = [&](const std::string& path) {
+    const Outcome outcome = vertebra("run tiny.toml --fresh --set data.path=" + path);
+    EXPECT_NE(outcome.code, 0) << path;
+    EXPECT_LT(outcome.code, 128) << path << ": the program died";
+    EXPECT_FALSE(fs::exists(folder_ / "runs/tiny/shards/manifest.json")) << path;
+    return outcome.err;
+  };
+  fs::create_directories(folder_ / "empty");
+  EXPECT_NE(error_of("empty").find("empty"), std::string::npos);
+  write_file_atomic(folder_ / "binary.txt", std::string("text\0more", 9));
+  EXPECT_NE(error_of("binary.txt").find("binary.txt"), std::string::npos);
+  write_file_atomic(folder_ / "broken.jsonl", "{\"text\": \"fine\"}\n{\"text\": \n");
+  EXPECT_NE(error_of("broken.jsonl").find("broken.jsonl:2"), std::string::npos);
+  write_file_atomic(folder_ / "latin.txt", "caf\xe9 au lait");
+  EXPECT_NE(error_of("latin.txt").find("latin.txt"), std::string::npos);
+  // Impossible shapes are told when the model is made, and leave no half-made model.
+  const Outcome shape = vertebra("run tiny.toml --fresh --set model.heads=5");
+  EXPECT_NE(shape.code, 0);
+  EXPECT_NE(shape.err.find("head"), std::string::npos) << shape.err;
+  EXPECT_FALSE(fs::exists(folder_ / "runs/tiny/pretrain/model.safetensors"));
+}
+
+}  // namespace
+}  // namespace vertebra
