@@ -80,6 +80,7 @@ class ChatCommand final : public Command {
 
   int run(const GlobalOptions& global) override {
     check_sampling(flags_.text.sampling);
+    flags_.text.may_withhold = true;
     Assistant assistant(open_backend(global), flags_.model, flags_.engine());
     require(assistant.has_chat_template(), Code::kFailedPrecondition,
             "'{}' has no chat template, so it cannot chat; 'vertebra generate' continues plain text",

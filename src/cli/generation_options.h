@@ -52,6 +52,8 @@ struct GenerationFlags {
 inline Json result_to_json(const std::string& prompt, const TextResult& result) {
   Json out = {{"prompt", prompt}, {"text", result.text}, {"stop_reason", result.stop_reason}};
   out["usage"] = {{"input_tokens", result.prompt_tokens}, {"output_tokens", result.output_tokens}};
+  if (result.withheld) out["withheld"] = true;
+  out["log_probability"] = result.log_probability;  // of the whole answer, its end included
   return out;
 }
 

@@ -1,6 +1,7 @@
 #include "engine/assistant.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "base/error.h"
 #include "base/file.h"
@@ -33,6 +34,22 @@ std::vector<int32_t> read_stop_tokens(const fs::path& folder, const Tokenizer& t
   for (const char* spelling : {"<|im_end|>", "<|endoftext|>"}) {
     if (const auto id = tokenizer.token_id(spelling)) add(*id);
   }
+  return out;
+}
+
+Withholding read_withholding(const fs::path& folder) {
+  Withholding out;
+  const fs::path path = folder / "generation_config.json";
+  if (!fs::exists(path)) return out;
+  const std::string source = path.string();
+  const Json settings = json_get<Json>(read_json_file(path), "withhold", source, Json());
+  if (settings.is_null()) return out;
+  out.below = json_get<double>(settings, "below", source);
+  out.refusals = json_get<std::vector<std::string>>(settings, "refusals", source);
+  require(out.below >= 0 && out.below <= 1, "{}: withhold.below is {}, a probability was wanted", source,
+          out.below);
+  require(out.below == 0 || !out.refusals.empty(),
+          "{}: withhold.refusals is empty; at least one text was wanted", source);
   return out;
 }
 
@@ -121,6 +138,12 @@ Assistant::Assistant(Backend& backend, const fs::path& path, EngineOptions optio
     tensor = Tensor();  // one copy of the weights at a time
   }
   stop_tokens_ = read_stop_tokens(folder_, tokenizer_);
+  withholding_ = read_withholding(folder_);
+  for (const std::string& refusal : withholding_.refusals) {
+    const std::vector<int32_t> ids = tokenizer_.encode(refusal, false, false);
+    require(!ids.empty(), "{}: a refusal of generation_config.json is empty", folder_.string());
+    refusal_starts_.push_back(ids[0]);
+  }
   const fs::path config_path = folder_ / "tokenizer_config.json";
   const Json config = fs::exists(config_path) ? read_json_file(config_path) : Json::object();
   template_options_.bos_token = token_text(config, "bos_token");
@@ -162,16 +185,18 @@ struct Assistant::Pending {
   TextCallback on_text;
   std::string text;
   int64_t number = 0;
+  bool may_withhold = false;
 
   bool push(const std::string& piece) {
     text += piece;
-    return piece.empty() || !on_text || on_text(piece);
+    return piece.empty() || !on_text || may_withhold || on_text(piece);
   }
 };
 
 std::unique_ptr<Assistant::Pending> Assistant::submit(std::vector<int32_t> prompt, const TextOptions& options,
                                                       const TextCallback& on_text) {
-  auto pending = std::make_unique<Pending>(Pending{TextStream(tokenizer_, options.stop), on_text, {}, 0});
+  auto pending = std::make_unique<Pending>(
+      Pending{TextStream(tokenizer_, options.stop), on_text, {}, 0, withholds(options)});
   GenerationRequest request;
   const auto room = engine_->context_length() - static_cast<int64_t>(prompt.size());
   require(room >= 1, Code::kOutOfRange,
@@ -182,6 +207,8 @@ std::unique_ptr<Assistant::Pending> Assistant::submit(std::vector<int32_t> promp
   request.sampling = options.sampling;
   request.stop_tokens = stop_tokens_;
   request.top_log_probabilities = options.top_log_probabilities;
+  // Enough to find how the model rates the first word of each refusal.
+  if (pending->may_withhold) request.top_log_probabilities = std::max(request.top_log_probabilities, 64);
   Pending* raw = pending.get();
   pending->number = engine_->submit(std::move(request), [raw](const GeneratedToken& token) {
     const bool wanted = raw->push(raw->stream.push(token.id));
@@ -202,7 +229,30 @@ TextResult Assistant::collect(Pending& pending) {
   out.output_tokens = static_cast<int64_t>(result.tokens.size());
   out.log_probability = result.log_probability;
   out.tokens = std::move(result.tokens);
+  if (pending.may_withhold) {
+    withhold_if_unsure(out);
+    if (pending.on_text) pending.on_text(out.text);
+  }
   return out;
+}
+
+bool Assistant::withholds(const TextOptions& options) const {
+  return options.may_withhold && withholding_.below > 0 && options.sampling.temperature == 0;
+}
+
+void Assistant::withhold_if_unsure(TextResult& result) const {
+  if (result.stop_reason != "end_turn" || std::exp(result.log_probability) >= withholding_.below) return;
+  size_t best = 0;
+  double best_log_probability = -INFINITY;
+  for (size_t i = 0; i < refusal_starts_.size() && !result.tokens.empty(); ++i) {
+    for (const SampledToken& token : result.tokens[0].top) {
+      if (token.id != refusal_starts_[i] || token.log_probability <= best_log_probability) continue;
+      best = i;
+      best_log_probability = token.log_probability;
+    }
+  }
+  result.text = withholding_.refusals[best];
+  result.withheld = true;
 }
 
 TextResult Assistant::generate(std::vector<int32_t> prompt, const TextOptions& options,

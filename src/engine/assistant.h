@@ -21,6 +21,17 @@ struct TextOptions {
   SamplingOptions sampling;
   std::vector<std::string> stop;  // end the answer; not part of it
   int top_log_probabilities = 0;
+  // An answer that the model itself holds less probable than its folder says is replaced by a refusal (see
+  // Withholding); for chats. Its text then comes in one piece at the end.
+  bool may_withhold = false;
+};
+
+// "withhold" in generation_config.json: {"below": PROBABILITY, "refusals": [TEXT...]}. A finished greedy
+// answer whose probability as a whole is lower is not given; of the refusals, the one that the model would
+// rather have begun with is.
+struct Withholding {
+  double below = 0;  // 0: never
+  std::vector<std::string> refusals;
 };
 
 struct TextResult {
@@ -28,7 +39,8 @@ struct TextResult {
   std::string stop_reason;  // "end_turn", "max_tokens", "stop_sequence", "cancelled"
   std::string stop_sequence;
   int64_t prompt_tokens = 0, output_tokens = 0;
-  double log_probability = 0;  // of the whole answer
+  double log_probability = 0;  // of the whole answer, as the model gave it
+  bool withheld = false;       // the text is a refusal put in its place
   std::vector<GeneratedToken> tokens;
 };
 
@@ -84,6 +96,8 @@ class Assistant {
   std::unique_ptr<Pending> submit(std::vector<int32_t> prompt, const TextOptions& options,
                                   const TextCallback& on_text);
   TextResult collect(Pending& pending);
+  bool withholds(const TextOptions& options) const;
+  void withhold_if_unsure(TextResult& result) const;
 
   std::filesystem::path folder_;
   std::unique_ptr<Model> model_;
@@ -92,6 +106,8 @@ class Assistant {
   std::optional<ChatEncoder> encoder_;
   ChatTemplateOptions template_options_;
   std::vector<int32_t> stop_tokens_;
+  Withholding withholding_;
+  std::vector<int32_t> refusal_starts_;  // first token of each refusal
   std::optional<bool> gate_passed_;
   DType compute_;
   std::unique_ptr<Engine> engine_;

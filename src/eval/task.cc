@@ -212,6 +212,7 @@ TaskResult run_task(Backend& backend, Assistant& assistant, const Task& task, co
   ContinuationScorer scorer(backend, assistant);
   TextOptions text_options;
   text_options.max_tokens = options.max_tokens;
+  text_options.may_withhold = true;
   for (size_t first = 0; first < task.questions.size(); first += kBatch) {
     if (interrupt_requested()) throw Interrupted("stopped in task " + task.name);
     const size_t last = std::min(task.questions.size(), first + kBatch);

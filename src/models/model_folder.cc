@@ -63,13 +63,14 @@ LoadedModel read_model_folder(const fs::path& folder) {
 }
 
 void write_model_folder(const fs::path& folder, const Model& model, std::span<const NamedTensor> parameters,
-                        int32_t stop_token) {
+                        int32_t stop_token, const Json& further_generation) {
   Json config = model.config();
   if (stop_token >= 0) config["eos_token_id"] = stop_token;
   write_json_file(folder / "config.json", config);
   write_safetensors(folder / "model.safetensors", parameters);
   Json generation = {{"do_sample", false}};
   if (stop_token >= 0) generation["eos_token_id"] = stop_token;
+  generation.update(further_generation);
   write_json_file(folder / "generation_config.json", generation);
 }
 

@@ -25,6 +25,7 @@ LoadedModel read_model_folder(const std::filesystem::path& folder);
 // Writes config.json, model.safetensors and generation_config.json into an existing folder, each file whole
 // or not at all. `stop_token`: written as eos_token_id.
 void write_model_folder(const std::filesystem::path& folder, const Model& model,
-                        std::span<const NamedTensor> parameters, int32_t stop_token);
+                        std::span<const NamedTensor> parameters, int32_t stop_token,
+                        const Json& generation = Json::object());
 
 }  // namespace vertebra

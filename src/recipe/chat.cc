@@ -1,5 +1,6 @@
 #include "recipe/chat.h"
 
+#include "base/error.h"
 #include "base/file.h"
 
 namespace vertebra {
@@ -10,7 +11,13 @@ ChatSettings ChatSettings::read(const RunContext& context) {
   const std::string file = settings.text("template", "");
   if (!file.empty()) out.template_file = context.recipe.resolve(file);
   out.end_of_turn = settings.text("end_of_turn", out.end_of_turn);
+  out.withhold_below = settings.number("withhold_below", 0, 0, 1);
+  out.refusals = settings.texts("refusals", std::vector<std::string>{});
+  require(out.withhold_below == 0 || !out.refusals.empty(),
+          "{}: chat.withhold_below is set, so chat.refusals must say what is answered instead",
+          context.recipe.file.string());
   settings.finish();
+  out.settings = settings.resolved();
   return out;
 }
 

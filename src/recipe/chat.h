@@ -20,6 +20,9 @@ inline constexpr const char* kEndOfTurn = "<|im_end|>";
 struct ChatSettings {
   std::filesystem::path template_file;  // empty: ChatML
   std::string end_of_turn = kEndOfTurn;
+  double withhold_below = 0;
+  std::vector<std::string> refusals;
+  Json settings;  // as resolved, for manifests
 
   static ChatSettings read(const RunContext& context);
   ChatTemplate load() const;

@@ -219,7 +219,11 @@ void TrainStage::save(const fs::path& folder, const Trainer& trainer, const Mode
   const auto stop_token = tokenizer.token_id(stop);
   require(stop_token.has_value() || !chats,
           "the tokenizer has no token '{}', with which answers are to end (chat.end_of_turn)", stop);
-  write_model_folder(folder, model, trainer.parameters_to_host(), stop_token.value_or(-1));
+  Json generation = Json::object();
+  if (chats && chat_.withhold_below > 0) {
+    generation["withhold"] = {{"below", chat_.withhold_below}, {"refusals", chat_.refusals}};
+  }
+  write_model_folder(folder, model, trainer.parameters_to_host(), stop_token.value_or(-1), generation);
   tokenizer.save(folder / "tokenizer.json");
   Json config = {{"tokenizer_class", "PreTrainedTokenizerFast"}, {"model_max_length", context_length_}};
   config["clean_up_tokenization_spaces"] = false;
