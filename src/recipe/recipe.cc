@@ -71,7 +71,9 @@ Json parse_toml(std::string_view text, const std::string& source) {
 
 std::filesystem::path Recipe::resolve(const std::string& path) const {
   const std::filesystem::path given(path);
-  return given.is_absolute() ? given : (file.parent_path() / given).lexically_normal();
+  if (given.is_absolute()) return given;
+  const std::filesystem::path beside = (file.parent_path() / given).lexically_normal();
+  return !std::filesystem::exists(beside) && std::filesystem::exists(given) ? given : beside;
 }
 
 Settings Recipe::table(const std::string& table_name) const {

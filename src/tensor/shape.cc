@@ -18,7 +18,7 @@ void Shape::push_back(Dim dim) {
   dims_[static_cast<size_t>(rank_++)] = dim;
   int64_t total = 1;
   for (const Dim& each : dims()) {
-    require(each.size == 0 || total <= (int64_t{1} << 62) / each.size, "shape {} has more than 2^62 elements",
+    require(each.size == 0 || total <= (int64_t{1} << 59) / each.size, "shape {} has more than 2^59 elements",
             to_string());
     total *= each.size;
   }

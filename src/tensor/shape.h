@@ -29,7 +29,7 @@ class Shape {
 
   Shape() = default;
   // Throws invalid_argument for more than kMaxRank dimensions, a negative size, or more than
-  // 2^62 elements.
+  // 2^59 elements.
   Shape(std::initializer_list<Dim> dims) : Shape(std::span<const Dim>(dims.begin(), dims.size())) {}
   explicit Shape(std::span<const Dim> dims);
   explicit Shape(std::span<const int64_t> sizes);
