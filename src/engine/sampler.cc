@@ -75,7 +75,8 @@ SampledToken Sampler::sample(std::span<const float> logits, std::span<const int3
     weights_.push_back(std::exp((scores[static_cast<size_t>(id)] - largest) / options_.temperature));
     total += weights_.back();
   }
-  // weights_[0] is 1 and the weights fall: both cuts keep a prefix. Only logits that are not numbers keep nothing.
+  // weights_[0] is 1 and the weights fall: both cuts keep a prefix. Only logits that are not numbers keep
+  // nothing.
   size_t kept = 0;
   double mass = 0;
   while (kept < weights_.size() && weights_[kept] >= options_.min_p &&
