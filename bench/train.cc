@@ -5,6 +5,7 @@
 //   STEPS]
 // Every measurement is a process of its own, ours and PyTorch's alike, driven over pipes: "step" -> seconds
 // and loss, "memory" -> bytes. --profile runs our steps in this process, for perf.
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -167,14 +168,15 @@ void serve(const Options& options) {
 class Process {
  public:
   explicit Process(std::vector<std::string> arguments) {
+    // Closed in every child that comes later: an open end there would keep this one from seeing ours close.
     int to[2], from[2];
-    require(pipe(to) == 0 && pipe(from) == 0, Code::kResourceExhausted, "no pipe to a child process");
+    require(pipe2(to, O_CLOEXEC) == 0 && pipe2(from, O_CLOEXEC) == 0, Code::kResourceExhausted,
+            "no pipe to a child process");
     pid_ = fork();
     require(pid_ >= 0, Code::kResourceExhausted, "no child process");
     if (pid_ == 0) {
       dup2(to[0], 0);
       dup2(from[1], 1);
-      for (const int end : {to[0], to[1], from[0], from[1]}) close(end);
       std::vector<char*> argv;
       for (std::string& each : arguments) argv.push_back(each.data());
       argv.push_back(nullptr);
