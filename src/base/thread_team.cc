@@ -80,15 +80,20 @@ int default_thread_count() {
   return std::max(count, 1);
 }
 
+// A region is open to the workers while its caller works; one that comes later than the work lasts (another
+// program had its core) is not waited for. `gate` says which region is open and how many have entered it.
 struct ThreadTeam::State {
+  static constexpr uint64_t kClosed = uint64_t{1} << 31, kEntered = kClosed - 1;
+
   int size;
   std::vector<std::thread> threads;
   const FunctionRef<void(int)>* body = nullptr;
   bool stopping = false;
   bool in_region = false;
   std::vector<std::exception_ptr> errors;
-  alignas(64) std::atomic<uint32_t> generation{0};
-  alignas(64) std::atomic<int> running{0};
+  alignas(64) std::atomic<uint32_t> generation{0};  // of the newest region; what idle workers watch
+  alignas(64) std::atomic<uint64_t> gate{kClosed};  // generation << 32 | closed | entered
+  alignas(64) std::atomic<uint64_t> left{0};        // workers that have entered this region and are done
   alignas(64) std::atomic<int> sleepers{0};
   alignas(64) std::atomic<int64_t> next_index{0};
 
@@ -112,16 +117,60 @@ struct ThreadTeam::State {
           sleepers.fetch_sub(1);
         }
       }
-      ++seen;
+      if (!enter(seen)) continue;
       if (stopping) return;
       work(worker);
-      running.fetch_sub(1, std::memory_order_release);
+      left.fetch_add(1, std::memory_order_release);
     }
   }
 
-  void start_generation() {
-    generation.fetch_add(1);
+  // Enters the region that is open, at most once each: its generation goes to `seen`. False when it has
+  // closed, or when this worker has been in it (the gate opens a moment before `generation` says so).
+  bool enter(uint32_t& seen) {
+    const uint32_t seen_before = seen;
+    uint64_t found = gate.load(std::memory_order_acquire);
+    do {
+      seen = static_cast<uint32_t>(found >> 32);
+      if ((found & kClosed) != 0 || seen == seen_before) return false;
+    } while (
+        !gate.compare_exchange_weak(found, found + 1, std::memory_order_acq_rel, std::memory_order_acquire));
+    return true;
+  }
+
+  void open_region() {
+    left.store(0, std::memory_order_relaxed);
+    const uint32_t next = generation.load(std::memory_order_relaxed) + 1;
+    gate.store(uint64_t{next} << 32, std::memory_order_release);
+    generation.store(next);
     if (sleepers.load() > 0) generation.notify_all();
+  }
+
+  // Returns when every worker that entered is done; with `all`, when every worker has been here.
+  void close_region(bool all) {
+    const uint64_t others = static_cast<uint64_t>(size - 1);
+    const uint64_t entered = all ? others : gate.fetch_or(kClosed, std::memory_order_acq_rel) & kEntered;
+    for (int spins = 0; left.load(std::memory_order_acquire) != entered;) {
+      spin_pause();
+      if (++spins > kSpinsBeforeParking) sched_yield();
+    }
+    if (all) gate.fetch_or(kClosed, std::memory_order_acq_rel);
+  }
+
+  void run(const FunctionRef<void(int)>& region_body, bool all) {
+    VERTEBRA_CHECK(!in_region, "a parallel region was opened inside another");
+    in_region = true;
+    body = &region_body;
+    if (size > 1) open_region();
+    work(0);
+    if (size > 1) close_region(all);
+    in_region = false;
+    for (auto& error : errors) {
+      if (error) {
+        const std::exception_ptr first = error;
+        for (auto& other : errors) other = nullptr;
+        std::rethrow_exception(first);
+      }
+    }
   }
 };
 
@@ -136,35 +185,13 @@ ThreadTeam::ThreadTeam(int threads) : state_(std::make_unique<State>()) {
 
 ThreadTeam::~ThreadTeam() {
   state_->stopping = true;
-  state_->start_generation();
+  state_->open_region();
   for (auto& thread : state_->threads) thread.join();
 }
 
 int ThreadTeam::size() const { return state_->size; }
 
-void ThreadTeam::run(FunctionRef<void(int)> body) {
-  State& state = *state_;
-  VERTEBRA_CHECK(!state.in_region, "a parallel region was opened inside another");
-  state.in_region = true;
-  state.body = &body;
-  if (state.size > 1) {
-    state.running.store(state.size - 1, std::memory_order_relaxed);
-    state.start_generation();
-  }
-  state.work(0);
-  for (int spins = 0; state.running.load(std::memory_order_acquire) != 0;) {
-    spin_pause();
-    if (++spins > kSpinsBeforeParking) sched_yield();
-  }
-  state.in_region = false;
-  for (auto& error : state.errors) {
-    if (error) {
-      const std::exception_ptr first = error;
-      for (auto& other : state.errors) other = nullptr;
-      std::rethrow_exception(first);
-    }
-  }
-}
+void ThreadTeam::run(FunctionRef<void(int)> body) { state_->run(body, true); }
 
 void ThreadTeam::parallel_for(int64_t count, FunctionRef<void(int64_t, int)> body) {
   if (count <= 0) return;
@@ -174,13 +201,14 @@ void ThreadTeam::parallel_for(int64_t count, FunctionRef<void(int64_t, int)> bod
   }
   State& state = *state_;
   state.next_index.store(0, std::memory_order_relaxed);
-  run([&](int worker) {
+  const auto take_indices = [&](int worker) {
     for (;;) {
       const int64_t index = state.next_index.fetch_add(1, std::memory_order_relaxed);
       if (index >= count) return;
       body(index, worker);
     }
-  });
+  };
+  state.run(take_indices, false);
 }
 
 namespace {

@@ -151,7 +151,9 @@ TEST_F(Run, TheSameWeightsOnAnyNumberOfThreads) {
 // kill -9 at a random moment, again and again, then the same command to its end: the weights of a run that
 // was never disturbed. At least twenty kills; the moments cover start-up, steps and checkpoint writes.
 TEST_F(Run, KilledAtAnyMomentItGoesOnWithTheSameBits) {
+  const auto start = std::chrono::steady_clock::now();
   ASSERT_EQ(vertebra("run tiny.toml --out whole --set pretrain.steps=200").code, 0);
+  const std::chrono::duration<double> undisturbed = std::chrono::steady_clock::now() - start;
   PhiloxSequence random(Philox(9, "kills"));
   int kills = 0, checkpoints_seen = 0;
   for (int attempt = 0; attempt < 200 && kills < 20; ++attempt) {
@@ -167,7 +169,7 @@ TEST_F(Run, KilledAtAnyMomentItGoesOnWithTheSameBits) {
       execl("/bin/sh", "sh", "-c", command.c_str(), nullptr);
       _exit(127);
     }
-    std::this_thread::sleep_for(std::chrono::milliseconds(20 + random.below(120)));
+    std::this_thread::sleep_for(undisturbed * (0.05 + 0.6 * random.uniform()));
     kill(child, SIGKILL);
     int status = 0;
     waitpid(child, &status, 0);
