@@ -189,7 +189,8 @@ TEST_F(Run, KilledAtAnyMomentItGoesOnWithTheSameBits) {
 TEST_F(Run, AnInterruptSavesAndSaysHowToGoOn) {
   ASSERT_EQ(vertebra("run tiny.toml --set pretrain.steps=3000 --stage shards").code, 0);
   const std::string command = fmt::format(
-      "cd '{}' && timeout --preserve-status -s INT 1.5 {} run tiny.toml --set pretrain.steps=30000 > stdout "
+      "cd '{}' && timeout --foreground --preserve-status -s INT 1.5 {} run tiny.toml --set "
+      "pretrain.steps=30000 > stdout "
       "2> stderr",
       folder_.string(), VERTEBRA_PROGRAM);
   const int status = std::system(command.c_str());
