@@ -33,7 +33,7 @@ Value iota(Graph& graph, Shape shape, int axis, DType dtype = DType::kI32);     
 Value add(Value a, Value b);
 Value subtract(Value a, Value b);
 Value multiply(Value a, Value b);
-Value divide(Value a, Value b);     // integers: rounds towards zero, by zero gives -1 (as XLA)
+Value divide(Value a, Value b);  // integers: rounds towards zero, by zero gives -1 (as XLA)
 Value maximum(Value a, Value b);
 Value minimum(Value a, Value b);
 Value power(Value a, Value b);
@@ -154,19 +154,21 @@ PagedAttentionResult paged_attention(Value q, Value k_new, Value v_new, Value k_
 
 // ---- Composites: loss ---------------------------------------------------------------------------
 // Output head fused with cross-entropy, in chunks: never the logits of a whole batch. hidden [N, E],
-// head [V, E], labels i32 [N] (outside [0, V): no loss there, and no work) -> per-token loss f32 [N] (0 where no loss).
-// The gradient op recomputes logits per chunk; when both appear in one graph the `fuse` pass merges them
-// into one node that computes loss and gradients in one sweep.
+// head [V, E], labels i32 [N] (outside [0, V): no loss there, and no work) -> per-token loss f32 [N] (0 where
+// no loss). The gradient op recomputes logits per chunk; when both appear in one graph the `fuse` pass merges
+// them into one node that computes loss and gradients in one sweep.
 Value linear_cross_entropy(Value hidden, Value head, Value labels, DType compute = DType::kF32);
 
 // ---- Composites: optimizer -----------------------------------------------------------------------
 // Decoupled AdamW (Loshchilov & Hutter 2019) on one parameter, all f32, any shape; learning_rate and step are
-// f32 scalars (step counts from 1; bias correction inside). Returns {parameter, m, v}.
+// f32 scalars (step counts from 1; bias correction inside). The gradient counts times gradient_scale, an f32
+// scalar: clipping without a pass over the gradients. Scale 0 drops it, whatever it holds. Returns
+// {parameter, m, v}.
 struct AdamWOptions {
   double beta1 = 0.9, beta2 = 0.95, epsilon = 1e-8, weight_decay = 0.1;
 };
 std::vector<Value> adamw_update(Value parameter, Value gradient, Value m, Value v, Value learning_rate,
-                                Value step, const AdamWOptions& options);
+                                Value step, Value gradient_scale, const AdamWOptions& options);
 // Muon (Jordan 2024): Nesterov momentum, then Newton-Schulz iteration (5 steps, coefficients 3.4445, -4.7750,
 // 2.0315) on the matrix [A, B], scaled by sqrt(max(1, A/B)), decoupled decay. Returns {parameter, momentum}.
 struct MuonOptions {

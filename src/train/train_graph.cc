@@ -90,6 +90,7 @@ void add_update(Graph& graph, const Model& model, const TrainGraphOptions& optio
   if (options.clip_norm > 0)
     factor = minimum(one, divide(options.clip_norm, maximum(norm, constant(graph, 1e-30))));
   const Value safe_rate = select(sound, rate, zero), safe_matrix_rate = select(sound, matrix_rate, zero);
+  const Value gradient_scale = select(sound, factor, zero);
 
   for (size_t i = 0; i < raw_gradients.size(); ++i) {
     const ParameterSpec& spec = model.parameters()[i];
@@ -97,11 +98,11 @@ void add_update(Graph& graph, const Model& model, const TrainGraphOptions& optio
     const auto state = [&](const std::string& name) {
       return graph.parameter(name, {DType::kF32, spec.shape});
     };
-    const Shape shape = spec.shape;
-    const Value everywhere = broadcast_in_dim(sound, shape, {});
-    const Value gradient = select(everywhere, multiply(raw_gradients[i], broadcast_in_dim(factor, shape, {})),
-                                  full(graph, shape, 0));
     if (uses_muon(spec, optimizer)) {
+      const Shape shape = spec.shape;
+      const Value everywhere = broadcast_in_dim(sound, shape, {});
+      const Value gradient = select(
+          everywhere, multiply(raw_gradients[i], broadcast_in_dim(factor, shape, {})), full(graph, shape, 0));
       const Value momentum = state("momentum/" + spec.name);
       const auto updated = muon_update(parameter, gradient, momentum, safe_matrix_rate,
                                        {.momentum = optimizer.momentum,
@@ -112,7 +113,7 @@ void add_update(Graph& graph, const Model& model, const TrainGraphOptions& optio
     } else {
       const Value m = state("m/" + spec.name), v = state("v/" + spec.name);
       const bool decays = spec.role != Role::kVector && optimizer.kind == "adamw";
-      const auto updated = adamw_update(parameter, gradient, m, v, safe_rate, step,
+      const auto updated = adamw_update(parameter, raw_gradients[i], m, v, safe_rate, step, gradient_scale,
                                         {.beta1 = optimizer.beta1,
                                          .beta2 = optimizer.beta2,
                                          .epsilon = optimizer.epsilon,

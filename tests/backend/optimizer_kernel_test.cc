@@ -15,20 +15,26 @@ TEST(AdamWKernel, FollowsTheFormulasInPlaceOnEveryIsaAndThreadCount) {
     std::vector<double> want_p, want_m(static_cast<size_t>(p.elements())), want_v(want_m.size());
     for (int64_t i = 0; i < p.elements(); ++i) want_p.push_back(p.at(i));
     for (int step = 1; step <= 4; ++step) {
-      const Tensor g = random_tensor(shape, "g" + std::to_string(step), 0.1);
+      Tensor g = random_tensor(shape, "g" + std::to_string(step), 0.1);
+      const double scale = step == 3 ? 0 : 1.0 / step;
+      if (scale == 0) {
+        g.set(5, std::numeric_limits<double>::infinity());
+        g.set(6, std::numeric_limits<double>::quiet_NaN());
+      }
       const std::vector<Tensor> operands = {p,
                                             g,
                                             m,
                                             v,
                                             Tensor::scalar<float>(static_cast<float>(rate)),
-                                            Tensor::scalar<float>(static_cast<float>(step))};
+                                            Tensor::scalar<float>(static_cast<float>(step)),
+                                            Tensor::scalar<float>(static_cast<float>(scale))};
       const std::vector<TensorType> types = {p.type(), p.type(), p.type()};
       const auto one = run_kernel(make_adamw_update, attrs, operands, types);
       const auto in_place = run_kernel(make_adamw_update, attrs, operands, types, 3, {0, 2, 3});
       for (size_t i = 0; i < 3; ++i) EXPECT_TRUE(one[i].same_bits(in_place[i]));
       p = one[0], m = one[1], v = one[2];
       for (size_t i = 0; i < want_p.size(); ++i) {
-        const double gradient = g.at(static_cast<int64_t>(i));
+        const double gradient = scale == 0 ? 0 : scale * g.at(static_cast<int64_t>(i));
         want_m[i] = beta1 * want_m[i] + (1 - beta1) * gradient;
         want_v[i] = beta2 * want_v[i] + (1 - beta2) * gradient * gradient;
         const double m_hat = want_m[i] / (1 - std::pow(beta1, step)),

@@ -119,9 +119,11 @@ def optimizers():
         optimizer.step()
     state = optimizer.state[parameter]
     after = (parameter.detach(), state["exp_avg"], state["exp_avg_sq"])
+    scale = 0.5  # the op's gradient counts times this
+    before[1] = before[1] / scale
     case("adamw_update", "adamw_update",
          {"beta1": beta1, "beta2": beta2, "epsilon": epsilon, "weight_decay": decay},
-         before + [torch.tensor(rate), torch.tensor(3.0)], lambda *_: after, gradient=False)
+         before + [torch.tensor(rate), torch.tensor(3.0), torch.tensor(scale)], lambda *_: after, gradient=False)
 
     # Muon: Jordan's formulas in float64, checked against torch.optim.Muon (whose products are bf16).
     for shape in [(4, 7), (8, 3)]:

@@ -10,9 +10,11 @@ void adamw(const AdamWStep& step, const float* p, const float* g, const float* m
   const RowVector beta1 = constant(step.beta1), rest1 = constant(1 - step.beta1);
   const RowVector beta2 = constant(step.beta2), rest2 = constant(1 - step.beta2);
   const RowVector epsilon = constant(step.epsilon), kept = constant(step.kept);
+  const RowVector scale = constant(step.gradient_scale), zero = constant(0);
+  const bool dropped = step.gradient_scale == 0;  // 0 times infinity would be no number
   const RowVector rate = constant(step.rate), correction = constant(step.correction);
   for_vectors(size, [&](int64_t i, auto access) {
-    const RowVector gradient = access.load(g + i);
+    const RowVector gradient = dropped ? zero : hn::Mul(access.load(g + i), scale);
     const RowVector first = hn::MulAdd(rest1, gradient, hn::Mul(beta1, access.load(m + i)));
     const RowVector second =
         hn::MulAdd(hn::Mul(rest2, gradient), gradient, hn::Mul(beta2, access.load(v + i)));

@@ -10,7 +10,7 @@
 namespace vertebra::cpu {
 namespace {
 
-// (p, g, m, v, learning rate, step) -> (p, m, v)
+// (p, g, m, v, learning rate, step, scale of g) -> (p, m, v)
 class AdamWKernel final : public Kernel {
  public:
   explicit AdamWKernel(const Attrs& attrs)
@@ -26,6 +26,7 @@ class AdamWKernel final : public Kernel {
     const AdamWStep constants = {.beta1 = static_cast<float>(beta1_),
                                  .beta2 = static_cast<float>(beta2_),
                                  .epsilon = static_cast<float>(epsilon_),
+                                 .gradient_scale = *call.operands[6].as<const float>(),
                                  .kept = static_cast<float>(1 - rate * weight_decay_),
                                  .rate = static_cast<float>(rate / (1 - std::pow(beta1_, step))),
                                  .correction = static_cast<float>(1 / (1 - std::pow(beta2_, step)))};
