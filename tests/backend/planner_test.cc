@@ -140,7 +140,7 @@ TEST(Planner, NothingStillToBeReadIsWrittenOver) {
                           : std::make_unique<FakeKernel>(shares, workspace));
       kernels.push_back(owned.back().get());
     }
-    const Plan plan = plan_memory(graph, kernels, 1);
+    const Plan plan = plan_memory(graph, kernels, StoredTypes(graph, kernels), 1);
     Simulation(graph, plan).run(kernels);
     if (HasFailure()) FAIL() << "seed " << seed;
   }
@@ -158,7 +158,8 @@ TEST(Planner, AChainOfKernelsThatShareNeedsOneBlock) {
     owned.push_back(is_parameter(*node) ? nullptr : std::make_unique<FakeKernel>(true, 0));
     kernels.push_back(owned.back().get());
   }
-  EXPECT_EQ(plan_memory(graph, kernels, 1).arena_bytes, 448u);  // 400 bytes, aligned
+  EXPECT_EQ(plan_memory(graph, kernels, StoredTypes(graph, kernels), 1).arena_bytes,
+            448u);  // 400 bytes, aligned
 }
 
 }  // namespace

@@ -22,9 +22,10 @@ CpuExecutable::CpuExecutable(Graph graph, ThreadTeam& team) : graph_(std::move(g
   make_kernels();
   std::vector<const Kernel*> kernels;
   for (const auto& kernel : kernels_) kernels.push_back(kernel.get());
-  plan_ = plan_memory(graph_, kernels, team_.size());
+  const StoredTypes types(graph_, kernels);
+  plan_ = plan_memory(graph_, kernels, types, team_.size());
   arena_.reset(allocate_aligned(plan_.arena_bytes, "the workspace of a graph"));
-  make_references();
+  make_references(types);
   input_data_.resize(graph_.inputs().size());
   output_data_.resize(graph_.outputs().size());
   for (const auto& output : graph_.outputs()) output_types_.push_back(with_actual_sizes(output.value.type()));
@@ -53,7 +54,7 @@ void CpuExecutable::make_kernels() {
   }
 }
 
-void CpuExecutable::make_references() {
+void CpuExecutable::make_references(const StoredTypes& types) {
   for (const auto& node : graph_.nodes()) {
     const auto id = static_cast<size_t>(node->id);
     if (kernels_[id] == nullptr) continue;
@@ -61,10 +62,12 @@ void CpuExecutable::make_references() {
         kernels_[id].get(),  arena_.get() + plan_.workspace[id], references_.size(), node->operands.size(), 0,
         node->results.size()};
     for (const Value& v : node->operands) {
-      add_reference(plan_.values[static_cast<size_t>(v.node->id)][static_cast<size_t>(v.index)], v.type());
+      // An alias lies where its operand lies, in the same element type.
+      add_reference(plan_.values[static_cast<size_t>(v.node->id)][static_cast<size_t>(v.index)], types.of(v));
     }
     step.first_result = references_.size();
-    for (size_t i = 0; i < node->results.size(); ++i) add_reference(plan_.values[id][i], node->results[i]);
+    for (size_t i = 0; i < node->results.size(); ++i)
+      add_reference(plan_.values[id][i], types.of({node.get(), static_cast<int>(i)}));
     steps_.push_back(step);
   }
 }
@@ -233,11 +236,17 @@ std::string CpuExecutable::describe() const {
     }
     return "nowhere";
   };
+  size_t step = 0;
   for (const auto& node : graph_.nodes()) {
     const auto id = static_cast<size_t>(node->id);
     if (kernels_[id] == nullptr) continue;
     out += fmt::format("step %{} {}:", node->id, node->op->name);
-    for (const Place& place : plan_.values[id]) out += " " + place_name(place);
+    const size_t first = steps_[step++].first_result;
+    for (size_t i = 0; i < node->results.size(); ++i) {
+      const DType stored = sources_[first + i].declared.dtype;
+      out += " " + place_name(plan_.values[id][i]);
+      if (stored != node->results[i].dtype) out += fmt::format(" as {}", dtype_name(stored));
+    }
     const size_t workspace = kernels_[id]->workspace_bytes(team_.size());
     if (workspace > 0) out += fmt::format(", workspace {} at {}", workspace, plan_.workspace[id]);
     out += "\n";

@@ -37,7 +37,7 @@ class CpuExecutable final : public Executable {
   };
 
   void make_kernels();
-  void make_references();
+  void make_references(const StoredTypes& types);
   void find_packings();
   void add_reference(const Place& place, const TensorType& type);
   std::byte* fixed_address(const Place& place) const;  // null for inputs and outputs

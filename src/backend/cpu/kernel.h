@@ -22,7 +22,7 @@ class PackedMatrix;
 namespace vertebra::cpu {
 
 // An operand or result during a run: dense, row-major, 64-byte aligned, with actual sizes (a bounded
-// dimension has its size of this run).
+// dimension has its size of this run) and the element type it has in memory (storage.h).
 struct TensorRef {
   void* data = nullptr;
   TensorType type;
@@ -61,6 +61,17 @@ class Kernel {
   virtual std::optional<DType> packs(int operand) const {
     (void)operand;
     return std::nullopt;
+  }
+  // True if all that the kernel does with this f32 operand is to round it to bf16: it may then come as bf16.
+  virtual bool rounds_operand(int operand) const {
+    (void)operand;
+    return false;
+  }
+  // True if the kernel can write this f32 result rounded to bf16. The call's type of the result says whether
+  // it shall.
+  virtual bool can_round_result(int result) const {
+    (void)result;
+    return false;
   }
   virtual void run(const KernelCall& call) const = 0;
 };

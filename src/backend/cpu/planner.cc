@@ -50,8 +50,12 @@ size_t place_blocks(std::vector<Block>& blocks) {
 
 class Planner {
  public:
-  Planner(const Graph& graph, std::span<const Kernel* const> kernels, int threads)
-      : graph_(graph), kernels_(kernels), threads_(threads), end_(static_cast<int>(graph.nodes().size())) {}
+  Planner(const Graph& graph, std::span<const Kernel* const> kernels, const StoredTypes& types, int threads)
+      : graph_(graph),
+        kernels_(kernels),
+        types_(types),
+        threads_(threads),
+        end_(static_cast<int>(graph.nodes().size())) {}
 
   Plan run() {
     find_roots_and_uses();
@@ -161,14 +165,14 @@ class Planner {
       return;
     }
     at(plan_.values, result) = {Place::Kind::kArena, 0, 0};
-    const size_t bytes = aligned(result.type().size_bytes());
+    const size_t bytes = types_.of(result).size_bytes();
     for (const Value& operand : result.node->operands) {
       const Value source = root(operand);
       const int block = at(block_of_, source);
       if (block < 0 || at(last_use_, source) != result.node->id) continue;
       // Another result of this node may have taken it already: its block then lives longer.
       if (blocks_[static_cast<size_t>(block)].last != result.node->id) continue;
-      if (source.type().size_bytes() != result.type().size_bytes() || taken_by_sibling(block, result) ||
+      if (types_.of(source).size_bytes() != bytes || taken_by_sibling(block, result) ||
           !shares_every_use(source, result))
         continue;
       at(block_of_, result) = block;
@@ -176,7 +180,7 @@ class Planner {
       return;
     }
     at(block_of_, result) = static_cast<int>(blocks_.size());
-    blocks_.push_back({bytes, result.node->id, at(last_use_, result)});
+    blocks_.push_back({aligned(bytes), result.node->id, at(last_use_, result)});
   }
 
   bool taken_by_sibling(int block, Value result) {
@@ -239,6 +243,7 @@ class Planner {
 
   const Graph& graph_;
   std::span<const Kernel* const> kernels_;
+  const StoredTypes& types_;
   int threads_;
   int end_;
   Plan plan_;
@@ -258,8 +263,9 @@ class Planner {
 
 bool is_alias(const Node& node) { return node.op->name == "reshape" || node.op->name == "stop_gradient"; }
 
-Plan plan_memory(const Graph& graph, std::span<const Kernel* const> kernels, int threads) {
-  return Planner(graph, kernels, threads).run();
+Plan plan_memory(const Graph& graph, std::span<const Kernel* const> kernels, const StoredTypes& types,
+                 int threads) {
+  return Planner(graph, kernels, types, threads).run();
 }
 
 }  // namespace vertebra::cpu

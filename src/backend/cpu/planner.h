@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "backend/cpu/kernel.h"
+#include "backend/cpu/storage.h"
 #include "graph/graph.h"
 
 namespace vertebra::cpu {
@@ -37,6 +38,7 @@ bool is_alias(const Node& node);
 
 // `kernels[node id]` is null for inputs, constants and aliases. Every output may be passed the buffer of the
 // input it takes over, or another buffer.
-Plan plan_memory(const Graph& graph, std::span<const Kernel* const> kernels, int threads);
+Plan plan_memory(const Graph& graph, std::span<const Kernel* const> kernels, const StoredTypes& types,
+                 int threads);
 
 }  // namespace vertebra::cpu

@@ -7,6 +7,7 @@
 #include <memory>
 
 #include "backend/cpu/kernel.h"
+#include "backend/cpu/kernels/convert.h"
 #include "backend/cpu/ops/attention_segments.h"
 #include "backend/cpu/ops/attention_tiles.h"
 
@@ -62,6 +63,7 @@ class AttentionGradKernel final : public Kernel {
         batch_(node.operands[0].shape()[0]),
         tokens_(node.operands[0].shape()[1]) {}
 
+  bool can_round_result(int) const override { return true; }
   size_t workspace_bytes(int threads) const override {
     Carver carver(nullptr);
     carver.take<int32_t>(batch_ * tokens_);
@@ -130,7 +132,8 @@ class AttentionGradKernel final : public Kernel {
       if (ids[i] >= 0) continue;
       for (size_t r = 0; r < 3; ++r) {
         const int64_t width = (r == 0 ? sizes_.query_heads : sizes_.key_heads) * sizes_.dim;
-        std::memset(call.results[r].as<float>() + i * width, 0, static_cast<size_t>(width) * sizeof(float));
+        const auto bytes = static_cast<size_t>(width) * dtype_size(call.results[r].type.dtype);
+        std::memset(call.results[r].as<std::byte>() + static_cast<size_t>(i) * bytes, 0, bytes);
       }
     }
   }
@@ -232,8 +235,8 @@ class AttentionGradKernel final : public Kernel {
       run_block(scratch, block, {start, last_row(start + width)}, with_dq, true);
       for (int64_t j = 0; j < width; ++j) {
         const int64_t to = key_start(task) + task.order[start + j] * stride;
-        copy_row(scratch.dk + j * padded, task.call.results[1].as<float>() + to);
-        copy_row(scratch.dv + j * padded, task.call.results[2].as<float>() + to);
+        write_row(scratch.dk + j * padded, task.call.results[1], to);
+        write_row(scratch.dv + j * padded, task.call.results[2], to);
       }
     }
     if (with_dq) write_dq(task, scratch, range);
@@ -257,13 +260,16 @@ class AttentionGradKernel final : public Kernel {
     for (int64_t i = 0; i < range.last - range.first; ++i) {
       const int64_t to = query_start(task) + task.order[range.first + i] * sizes_.query_heads * sizes_.dim;
       for (int64_t h = 0; h < heads; ++h)
-        copy_row(scratch.dq + (i * heads + h) * padded,
-                 task.call.results[0].as<float>() + to + h * sizes_.dim);
+        write_row(scratch.dq + (i * heads + h) * padded, task.call.results[0], to + h * sizes_.dim);
     }
   }
 
-  void copy_row(const float* from, float* to) const {
-    std::memcpy(to, from, static_cast<size_t>(sizes_.dim) * sizeof(float));
+  void write_row(const float* from, const TensorRef& result, int64_t at) const {
+    if (result.type.dtype == DType::kBF16) {
+      kernels().convert->f32_to_bf16(from, result.as<uint16_t>() + at, sizes_.dim);
+    } else {
+      std::memcpy(result.as<float>() + at, from, static_cast<size_t>(sizes_.dim) * sizeof(float));
+    }
   }
 
   AttentionSizes sizes_;

@@ -83,6 +83,10 @@ class DotGeneral final : public Kernel {
     return bytes;
   }
 
+  bool rounds_operand(int operand) const override {
+    return rounds_[operand] && types_[operand].dtype == DType::kF32;
+  }
+
   void run(const KernelCall& call) const override {
     if (plain_) return run_plain(call);
     const std::byte* end = call.workspace + workspace_bytes(call.team.size());
@@ -163,7 +167,7 @@ class DotGeneral final : public Kernel {
       matrix.data = workspace;
       workspace += copy_bytes(s);
     }
-    if (rounds_[s]) {
+    if (rounds_[s] && matrix.dtype != DType::kBF16) {
       const std::byte* from = matrix.data;
       std::byte* to = workspace;
       const DType dtype = matrix.dtype;
@@ -311,6 +315,10 @@ class Linear final : public Kernel {
     return rounds_ ? DType::kBF16 : w_.dtype;
   }
 
+  bool rounds_operand(int operand) const override {
+    return operand < 2 && is_rounded(operand == 0 ? x_ : w_);
+  }
+
   void run(const KernelCall& call) const override {
     GemmArgs args = arguments(call.operands[0].type.shape);
     if (args.m == 0 || args.n == 0) return;
@@ -340,7 +348,7 @@ class Linear final : public Kernel {
 
   const void* round(const TensorRef& operand, const TensorType& bound, std::byte*& workspace,
                     ThreadTeam& team) const {
-    if (!is_rounded(bound)) return operand.data;
+    if (!is_rounded(bound) || operand.type.dtype == DType::kBF16) return operand.data;
     std::byte* to = workspace;
     parallel_ranges(team, operand.type.shape.elements(), 1, [&](int64_t begin, int64_t end) {
       narrow_row(DType::kBF16, operand.as<const float>() + begin, to + begin * 2, end - begin);

@@ -1,11 +1,13 @@
-// What the kernels on rows of f32 share: which nodes they take, and how rows are cut into tasks (by shape
-// alone).
+// What the kernels on rows of f32 share: which nodes they take, how rows are cut into tasks (by shape alone),
+// and results that are rounded to bf16 as they are stored.
 #pragma once
 
 #include <algorithm>
 #include <cstdint>
 
 #include "backend/cpu/kernel.h"
+#include "backend/cpu/kernels/convert.h"
+#include "backend/cpu/kernels/kernels.h"
 
 namespace vertebra::cpu {
 
@@ -23,12 +25,37 @@ struct Rows {
   }
 };
 
-// Calls body(first, count) for pieces of [0, total), each of `piece` or what is left.
+// Calls body(first, count, worker) for pieces of [0, total), each of `piece` or what is left.
+template <class Body>
+void for_worker_pieces(ThreadTeam& team, int64_t total, int64_t piece, const Body& body) {
+  team.parallel_for((total + piece - 1) / piece, [&](int64_t index, int worker) {
+    body(index * piece, std::min(piece, total - index * piece), worker);
+  });
+}
+// The same for bodies that do not ask which worker they run on: body(first, count).
 template <class Body>
 void for_pieces(ThreadTeam& team, int64_t total, int64_t piece, const Body& body) {
-  team.parallel_for((total + piece - 1) / piece,
-                    [&](int64_t index, int) { body(index * piece, std::min(piece, total - index * piece)); });
+  for_worker_pieces(team, total, piece, [&](int64_t first, int64_t count, int) { body(first, count); });
 }
+
+// A result that is computed as f32 and lies in memory as f32 or, rounded, as bf16: elements from `at` on are
+// computed at target(), then finish() has them where they belong. `buffer` holds `count` floats.
+class FloatRow {
+ public:
+  FloatRow(const TensorRef& result, int64_t at, int64_t count, float* buffer)
+      : rounded_(result.type.dtype == DType::kBF16 ? result.as<uint16_t>() + at : nullptr),
+        target_(rounded_ == nullptr ? result.as<float>() + at : buffer),
+        count_(count) {}
+  float* target() const { return target_; }
+  void finish() const {
+    if (rounded_ != nullptr) kernels().convert->f32_to_bf16(target_, rounded_, count_);
+  }
+
+ private:
+  uint16_t* rounded_;
+  float* target_;
+  int64_t count_;
+};
 
 // Rows of `size` elements per task, so that a task is worth handing out.
 inline int64_t rows_per_piece(int64_t size) {

@@ -14,30 +14,45 @@ namespace {
 class NormKernel final : public Kernel {
  public:
   explicit NormKernel(const Node& node)
-      : epsilon_(static_cast<float>(node.attrs.get<double>("epsilon"))), layer_(node.operands.size() == 3) {}
+      : epsilon_(static_cast<float>(node.attrs.get<double>("epsilon"))),
+        layer_(node.operands.size() == 3),
+        buffer_floats_(buffer_floats(Rows(node.operands[0].shape()).size)) {}
 
   bool can_share(int operand, int result) const override { return operand == 0 && result == 0; }
+  bool can_round_result(int) const override { return true; }
+  size_t workspace_bytes(int threads) const override {
+    return static_cast<size_t>(threads) * static_cast<size_t>(buffer_floats_) * sizeof(float);
+  }
 
   void run(const KernelCall& call) const override {
     const Rows rows(call.operands[0].type.shape);
     const auto* x = call.operands[0].as<const float>();
     const auto* weight = call.operands[1].as<const float>();
-    auto* y = call.results[0].as<float>();
     const NormKernels& norm = *kernels().norm;
-    for_pieces(call.team, rows.count, rows_per_piece(rows.size), [&](int64_t first, int64_t count) {
+    const int64_t piece = rows_per_piece(rows.size);
+    for_worker_pieces(call.team, rows.count, piece, [&](int64_t first, int64_t count, int worker) {
       const int64_t at = first * rows.size;
+      const FloatRow y(call.results[0], at, count * rows.size,
+                       reinterpret_cast<float*>(call.workspace) + worker * buffer_floats_);
       if (layer_) {
-        norm.layer_norm(x + at, weight, call.operands[2].as<const float>(), y + at, count, rows.size,
+        norm.layer_norm(x + at, weight, call.operands[2].as<const float>(), y.target(), count, rows.size,
                         epsilon_);
       } else {
-        norm.rms_norm(x + at, weight, y + at, count, rows.size, epsilon_);
+        norm.rms_norm(x + at, weight, y.target(), count, rows.size, epsilon_);
       }
+      y.finish();
     });
   }
 
  private:
+  // Of one worker: a piece of rows, in whole cache lines.
+  static int64_t buffer_floats(int64_t row_size) {
+    return (rows_per_piece(row_size) * row_size + 15) / 16 * 16;
+  }
+
   float epsilon_;
   bool layer_;
+  int64_t buffer_floats_;
 };
 
 // (x, weight, dy) -> (dx, dweight) or (dx, dweight, dbias).
