@@ -1,6 +1,5 @@
 #include "backend/cpu/cpu_buffer.h"
 
-#include <cstdlib>
 #include <cstring>
 
 namespace vertebra::cpu {
@@ -23,19 +22,11 @@ TensorType with_actual_sizes(const TensorType& declared) {
   return {declared.dtype, Shape(std::span<const int64_t>(sizes.data(), rank))};
 }
 
-std::byte* allocate_aligned(size_t bytes, std::string_view what) {
-  constexpr size_t kAlignment = 64;
-  const size_t rounded = (std::max(bytes, size_t{1}) + kAlignment - 1) / kAlignment * kAlignment;
-  void* memory = std::aligned_alloc(kAlignment, rounded);
-  require(memory != nullptr, Code::kResourceExhausted, "no memory for {} of {} bytes", what, bytes);
-  return static_cast<std::byte*>(memory);
-}
-
 CpuBuffer::CpuBuffer(const TensorType& declared)
     : declared_(declared),
       type_(with_actual_sizes(declared)),
       capacity_bytes_(declared.size_bytes()),
-      memory_(allocate_aligned(capacity_bytes_, "a buffer")) {}
+      memory_(allocate_large(capacity_bytes_, "a buffer")) {}
 
 Tensor CpuBuffer::to_host() const {
   Tensor host(type_);

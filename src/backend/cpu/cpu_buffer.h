@@ -6,6 +6,7 @@
 
 #include "backend/backend.h"
 #include "backend/cpu/gemm.h"
+#include "base/large_memory.h"
 
 namespace vertebra::cpu {
 
@@ -38,9 +39,6 @@ class CpuBuffer final : public Buffer {
   Binding binding;
 
  private:
-  struct Free {
-    void operator()(std::byte* memory) const { std::free(memory); }
-  };
   TensorType declared_, type_;
   size_t capacity_bytes_ = 0;
   uint64_t version_ = 1;  // counts writes
@@ -49,15 +47,12 @@ class CpuBuffer final : public Buffer {
     uint64_t version = 0;  // of what is packed
   };
   Packed packed_[2];  // f32, bf16
-  std::unique_ptr<std::byte, Free> memory_;
+  LargeMemory memory_;
 };
 
 // "f32[3, 4]" fits "f32[n1<=8, 4]": same element type and static sizes, the rest within the bounds.
 bool fits(const TensorType& actual, const TensorType& declared);
 // The type without symbols.
 TensorType with_actual_sizes(const TensorType& declared);
-
-// 64-byte aligned; throws resource_exhausted naming `what`.
-std::byte* allocate_aligned(size_t bytes, std::string_view what);
 
 }  // namespace vertebra::cpu

@@ -24,7 +24,7 @@ CpuExecutable::CpuExecutable(Graph graph, ThreadTeam& team) : graph_(std::move(g
   for (const auto& kernel : kernels_) kernels.push_back(kernel.get());
   const StoredTypes types(graph_, kernels);
   plan_ = plan_memory(graph_, kernels, types, team_.size());
-  arena_.reset(allocate_aligned(plan_.arena_bytes, "the workspace of a graph"));
+  arena_ = allocate_large(plan_.arena_bytes, "the workspace of a graph");
   make_references(types);
   input_data_.resize(graph_.inputs().size());
   output_data_.resize(graph_.outputs().size());

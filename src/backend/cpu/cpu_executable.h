@@ -53,10 +53,7 @@ class CpuExecutable final : public Executable {
   std::vector<std::unique_ptr<Kernel>> kernels_;  // by node id
   Plan plan_;
   std::vector<Tensor> constants_;  // by node id
-  struct Free {
-    void operator()(std::byte* memory) const { std::free(memory); }
-  };
-  std::unique_ptr<std::byte, Free> arena_;
+  LargeMemory arena_;
 
   std::vector<Step> steps_;
   std::vector<TensorRef> references_;
