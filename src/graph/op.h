@@ -50,8 +50,8 @@ struct OperandSample {
   enum class Fill { kNormal, kUniform, kIntegers, kValues } fill = Fill::kNormal;
   double low = -1, high = 1;   // kNormal: mean (low+high)/2, deviation (high-low)/2; kIntegers: [low, high)
   std::vector<double> values;  // kValues
-  bool differentiable = true;  // checked against finite differences (floating-point operands only); one that is
-                               // not keeps its type in the bf16 run
+  bool differentiable = true;  // checked against finite differences (floating-point operands only); one that
+                               // is not keeps its type in the bf16 run
 };
 
 OperandSample normal(Shape shape, double deviation = 1);
@@ -77,6 +77,7 @@ struct OpDef {
   std::string_view no_vjp = "";     // why there is no gradient ("integer results", "only in generation")
   DecomposeFn decompose = nullptr;  // null: a primitive, which every backend implements
   SamplesFn samples = nullptr;
+  bool cheap = false;  // takes less to compute again, from operands at hand, than to keep for a gradient
   bool is_primitive() const { return decompose == nullptr; }
 };
 

@@ -87,7 +87,8 @@ const OpDef silu_op = {.name = "silu",
                          const Value x = inner(operands[0]);
                          return {convert(multiply(x, logistic(x)), operands[0].dtype())};
                        },
-                       .samples = samples_of<1>};
+                       .samples = samples_of<1>,
+                       .cheap = true};
 
 // (x, dy) -> dx
 const OpDef silu_grad_op = {
@@ -109,7 +110,8 @@ const OpDef gelu_op = {
       const Value x = operands[0];
       return {convert(gelu_value(inner(x), node.attrs.get<bool>("tanh_approximation")), x.dtype())};
     },
-    .samples = gelu_samples<1>};
+    .samples = gelu_samples<1>,
+    .cheap = true};
 
 // (x, dy) -> dx
 const OpDef gelu_grad_op = {
@@ -134,7 +136,8 @@ const OpDef swiglu_op = {.name = "swiglu",
                            const Value y = multiply(multiply(g, logistic(g)), inner(operands[1]));
                            return {convert(y, operands[0].dtype())};
                          },
-                         .samples = samples_of<2>};
+                         .samples = samples_of<2>,
+                         .cheap = true};
 
 // (gate, up, dy) -> (dgate, dup)
 const OpDef swiglu_grad_op = {

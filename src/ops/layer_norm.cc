@@ -83,7 +83,8 @@ const OpDef layer_norm_op = {.name = "layer_norm",
                                                         in.node.attrs);
                              },
                              .decompose = decompose_norm,
-                             .samples = [] { return norm_samples(false); }};
+                             .samples = [] { return norm_samples(false); },
+                             .cheap = true};
 
 // (x, weight, dy) -> (dx, dweight, dbias)
 const OpDef layer_norm_grad_op = {.name = "layer_norm_grad",

@@ -71,7 +71,8 @@ const OpDef rms_norm_op = {.name = "rms_norm",
                                                       in.node.attrs);
                            },
                            .decompose = decompose_norm,
-                           .samples = [] { return norm_samples(false); }};
+                           .samples = [] { return norm_samples(false); },
+                           .cheap = true};
 
 // (x, weight, dy) -> (dx, dweight)
 const OpDef rms_norm_grad_op = {.name = "rms_norm_grad",

@@ -126,8 +126,7 @@ void add_update(Graph& graph, const Model& model, const TrainGraphOptions& optio
 }
 
 Graph finish(Graph graph, const TrainGraphOptions& options) {
-  if (options.rematerialize) return rematerialize(graph);
-  return graph;
+  return options.rematerialize ? rematerialize(graph) : recompute_cheap(graph);
 }
 
 }  // namespace

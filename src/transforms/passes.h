@@ -29,4 +29,9 @@ Graph fuse(const Graph& graph);
 // is needed, from the layer's inputs. A layer is a scope "layers.N"; run before the passes above.
 Graph rematerialize(const Graph& graph);
 
+// The part of that which costs next to nothing: what an op with OpDef::cheap (a norm, an activation) gave
+// inside a layer is computed a second time for the gradients that read it, where its operands are kept for
+// them in any case. The values are the same bits.
+Graph recompute_cheap(const Graph& graph);
+
 }  // namespace vertebra

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <map>
 #include <optional>
 
@@ -19,6 +20,16 @@ std::optional<std::string> layer_of(std::string_view scope) {
   return std::nullopt;
 }
 
+bool in_gradient(const Node& node) { return node.scope.starts_with(kGradient); }
+
+// The same op on the same operands, kept apart from the first computation when equal nodes are merged.
+std::vector<Value> compute_again(Graph& target, const Node& node, std::vector<Value> operands) {
+  Attrs attrs = node.attrs;
+  attrs.set("recompute", true);
+  target.set_scope("recompute/" + node.scope);
+  return target.add_node(*node.op, std::move(operands), std::move(attrs));
+}
+
 }  // namespace
 
 Graph rematerialize(const Graph& graph) {
@@ -28,7 +39,7 @@ Graph rematerialize(const Graph& graph) {
   std::vector<bool> is_gradient(graph.nodes().size(), false);
   for (const auto& node : graph.nodes()) {
     const auto id = static_cast<size_t>(node->id);
-    is_gradient[id] = node->scope.starts_with(kGradient);
+    is_gradient[id] = in_gradient(*node);
     layer[id] =
         layer_of(is_gradient[id] ? std::string_view(node->scope).substr(kGradient.size()) : node->scope);
   }
@@ -49,10 +60,7 @@ Graph rematerialize(const Graph& graph) {
     if (again[id].empty()) {
       std::vector<Value> operands;
       for (const Value& operand : v.node->operands) operands.push_back(self(self, operand, where));
-      Attrs attrs = v.node->attrs;
-      attrs.set("recompute", true);  // keeps it apart from the first computation when equal nodes are merged
-      target.set_scope("recompute/" + v.node->scope);
-      again[id] = target.add_node(*v.node->op, std::move(operands), std::move(attrs));
+      again[id] = compute_again(target, *v.node, std::move(operands));
     }
     return value_in(again, v);
   };
@@ -79,6 +87,44 @@ Graph rematerialize(const Graph& graph) {
     target.add_output(output.name, value_in(mapped, output.value), donated);
   }
   return target;
+}
+
+Graph recompute_cheap(const Graph& graph) {
+  // By node: its first reader among the gradients, and its last reader. Nothing where there is none.
+  const size_t count = graph.nodes().size();
+  std::vector<const Node*> first_gradient(count, nullptr), last_reader(count, nullptr);
+  for (const auto& node : graph.nodes()) {
+    for (const Value& v : node->operands) {
+      const auto id = static_cast<size_t>(v.node->id);
+      if (in_gradient(*node) && first_gradient[id] == nullptr) first_gradient[id] = node.get();
+      last_reader[id] = node.get();
+    }
+  }
+  const auto worth_it = [&](const Node& node) {
+    const Node* reader = first_gradient[static_cast<size_t>(node.id)];
+    if (!node.op->cheap || in_gradient(node) || reader == nullptr || !layer_of(node.scope)) return false;
+    return std::all_of(node.operands.begin(), node.operands.end(), [&](const Value& v) {
+      return is_parameter(*v.node) || last_reader[static_cast<size_t>(v.node->id)]->id > reader->id;
+    });
+  };
+
+  std::vector<std::vector<Value>> operands_of(count), again(count);
+  return rebuild(graph, /*only_live=*/false,
+                 [&](Graph& target, const Node& node, std::vector<Value> operands) {
+                   if (in_gradient(node)) {
+                     for (size_t i = 0; i < operands.size(); ++i) {
+                       const Value old = node.operands[i];
+                       const auto id = static_cast<size_t>(old.node->id);
+                       if (!worth_it(*old.node)) continue;
+                       if (again[id].empty()) again[id] = compute_again(target, *old.node, operands_of[id]);
+                       operands[i] = again[id][static_cast<size_t>(old.index)];
+                     }
+                     target.set_scope(node.scope);
+                   } else if (node.op->cheap) {
+                     operands_of[static_cast<size_t>(node.id)] = operands;
+                   }
+                   return copy_node(target, node, std::move(operands));
+                 });
 }
 
 }  // namespace vertebra
