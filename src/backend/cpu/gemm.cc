@@ -19,16 +19,19 @@ constexpr double kSerialMultiplyAdds = 60000;
 constexpr size_t kAlignment = 64;
 // Items of work, in tiles and panels: large enough that packing and C's traffic vanish, A's part of a block
 // of K in half a second-level cache.
-constexpr int64_t kItemTiles = 16, kItemPanels = 8, kPrivateTiles = 8, kPrivatePanels = 4;
+constexpr int64_t kItemTiles = 16, kItemPanels = 8, kPrivateTiles = 8, kPrivatePanels = 4, kDirectPanels = 32;
 
 int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 size_t align_up(size_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
 
 enum class Packing : uint8_t {
-  kNone,     // A is read as given, B was packed before
+  kNone,     // read as given (a few rows of A, or B for a few rows of A), or packed before
   kShared,   // packed by everybody before the multiplication
   kPrivate,  // packed by each item for itself: exactly one item reads it
 };
+
+// Packing reads this far ahead, in k of a row that runs along k, or in rows of one k each.
+constexpr int64_t kAheadBytes = 1024, kAheadRows = 16;
 
 // Everything that follows from the shapes; no pointers.
 struct Plan {
@@ -40,6 +43,7 @@ struct Plan {
   int64_t panels;                  // of N
   size_t tile_bytes, panel_bytes;  // packed over all of K
   Packing a, b;
+  bool b_direct;                    // read as given
   bool scratch;                     // partial sums cannot wait in C
   int64_t part_tiles, part_panels;  // packed and multiplied at a time
   int64_t part_batch;
@@ -89,8 +93,12 @@ void choose_packing(const GemmArgs& args, int threads, Plan& plan) {
     if (!direct && many_row_items) plan.a = Packing::kPrivate;
     return;
   }
-  if (plan.tiles == 1 ||
-      (many_column_items && args.n >= args.m && (direct || tiles_bytes <= kStreamBudget))) {
+  if (args.m <= plan.kernels->direct_rows && (plan.form == GemmForm::kF32 || args.k % 2 == 0)) {
+    plan.a = args.m <= plan.kernels->direct_a_rows && direct ? Packing::kNone : Packing::kShared;
+    plan.b = Packing::kNone;
+    plan.b_direct = true;
+  } else if (plan.tiles == 1 ||
+             (many_column_items && args.n >= args.m && (direct || tiles_bytes <= kStreamBudget))) {
     plan.b = Packing::kPrivate;
   } else if (!direct && many_row_items && panels_bytes <= kStreamBudget) {
     plan.a = Packing::kPrivate;
@@ -130,6 +138,14 @@ void choose_items(const GemmArgs& args, int threads, Plan& plan) {
     plan.item_tiles = plan.part_tiles;
     plan.item_panels = std::min(kPrivatePanels, plan.part_panels);
   }
+  if (plan.b_direct) {
+    // Long pieces of B's rows: all of K at once where they run along K, else many panels.
+    const int64_t panels = args.b_transposed ? 4096 / std::max<int64_t>(args.k, 1)
+                                             : plan.kernels->direct_sums /
+                                                   (std::max<int64_t>(args.m, 1) * plan.kernels->panel_width);
+    plan.item_tiles = std::max<int64_t>(1, plan.part_tiles);
+    plan.item_panels = std::clamp<int64_t>(std::min(panels, plan.part_panels), 1, kDirectPanels);
+  }
   if (threads == 1) return;
   // Smaller items until everybody has a few; never smaller than what fills the pipelines.
   const auto items = [&] {
@@ -137,7 +153,7 @@ void choose_items(const GemmArgs& args, int threads, Plan& plan) {
            divide_up(plan.part_panels, plan.item_panels);
   };
   while (items() < 4 * static_cast<int64_t>(threads)) {
-    const bool can_tiles = plan.item_tiles > 1 && plan.b != Packing::kPrivate;
+    const bool can_tiles = plan.item_tiles > 1 && plan.b != Packing::kPrivate && !plan.b_direct;
     const bool can_panels = plan.item_panels > 1 && plan.a != Packing::kPrivate;
     if (can_tiles && (plan.item_tiles >= plan.item_panels || !can_panels)) {
       plan.item_tiles = divide_up(plan.item_tiles, 2);
@@ -218,6 +234,11 @@ void check(const GemmArgs& args, const KernelTable& table) {
           b.n(), args.k, args.n);
   require(b.isa() == table.isa, "B was packed for {}, the kernels in use are {}'s: pack it again",
           isa_name(b.isa()), isa_name(table.isa));
+}
+
+// In elements, for a matrix with this leading dimension.
+int64_t ahead(DType dtype, int64_t ld, bool k_contiguous) {
+  return k_contiguous ? kAheadBytes / static_cast<int64_t>(dtype_size(dtype)) : kAheadRows * ld;
 }
 
 // One call: the plan, the operands, and where in the workspace things lie.
@@ -303,6 +324,7 @@ class Product {
     job.width = plan_.kernels->tile_width;
     job.depth = depth;
     job.pad_even = plan_.form != GemmForm::kF32;
+    job.ahead = ahead(args_.a_dtype, args_.lda, !args_.a_transposed);
     job.panel = to;
     plan_.kernels->pack(job);
   }
@@ -319,6 +341,7 @@ class Product {
     job.slots = std::min<int64_t>(plan_.kernels->panel_width, args_.n - column);
     job.width = plan_.kernels->panel_width;
     job.depth = depth;
+    job.ahead = ahead(args_.b_dtype, args_.ldb, args_.b_transposed);
     job.panel = to;
     plan_.kernels->pack(job);
   }
@@ -425,7 +448,14 @@ class Product {
                std::byte* own) const {
     const int64_t width = plan_.kernels->panel_width;
     block.b_stride = static_cast<int64_t>(plan_.panel_bytes / 4);
-    if (plan_.b == Packing::kNone) {
+    if (plan_.b_direct) {
+      const int64_t column = (first_panel_ + panel) * width;
+      block.b_layout = args_.b_transposed ? GemmB::kKContiguous : GemmB::kNContiguous;
+      block.b = element(args_.b, args_.b_dtype,
+                        (first_batch_ + batch) * args_.b_batch_stride +
+                            (args_.b_transposed ? column * args_.ldb + k0 : k0 * args_.ldb + column));
+      block.b_stride = args_.ldb;
+    } else if (plan_.b == Packing::kNone) {
       block.b = static_cast<const std::byte*>(args_.b_packed->data()) +
                 static_cast<size_t>(first_panel_ + panel) * plan_.panel_bytes +
                 b_slot_bytes(plan_.form, k0) * width;
@@ -488,6 +518,7 @@ void pack_b(PackedMatrix& packed, const void* b, DType dtype, int64_t k, int64_t
     job.slots = std::min<int64_t>(g.panel_width, n - column);
     job.width = g.panel_width;
     job.depth = k;
+    job.ahead = ahead(dtype, ldb, transposed);
     job.panel = to + static_cast<size_t>(panel) * panel_bytes;
     g.pack(job);
   });
@@ -512,9 +543,10 @@ size_t gemm_workspace_bytes(const GemmArgs& args, int threads, const KernelTable
                                         b_slot_bytes(plan.form, depth)));
   }
   if (plan.scratch || args.c_dtype == DType::kBF16 || args.residual != nullptr) {
-    own += align_up(static_cast<size_t>(std::min(kItemTiles, plan.tiles) * g.tile_rows *
-                                        std::min(kItemPanels, plan.panels) * g.panel_width) *
-                    4);
+    const int64_t sums =
+        std::min(kItemTiles, plan.tiles) * g.tile_rows * std::min(kItemPanels, plan.panels) * g.panel_width;
+    // Whole tiles are counted: less than twice the rows.
+    own += align_up(static_cast<size_t>(std::max<int64_t>(sums, 2 * g.direct_sums)) * 4);
   }
   return bytes + static_cast<size_t>(threads) * own;
 }

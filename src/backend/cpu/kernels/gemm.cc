@@ -24,6 +24,14 @@ constexpr int kPanelWidth = kTileVectors * kLanes;
 // second-level cache at 128 bytes per 14 cycles.
 constexpr int kBlockSteps = 512;
 
+}  // namespace
+}  // namespace vertebra::VERTEBRA_ISA
+
+#include "backend/cpu/kernels/gemm_direct.h"
+
+namespace vertebra::VERTEBRA_ISA {
+namespace {
+
 // With few rows, several panels at once keep enough independent sums in flight to hide the latency.
 constexpr int panels_at_once(int rows) { return rows == 1 ? 4 : rows <= 3 ? 2 : 1; }
 
@@ -177,7 +185,7 @@ void do_tile(const GemmBlock& g, const TileTable& tiles, int64_t i, int64_t rows
   const int64_t width = static_cast<int64_t>(panels) * kPanelWidth;
   const int64_t columns = min_of(width, g.cols - j);
   TileArgs t;
-  t.steps = g.form == GemmForm::kF32 ? g.depth : (g.depth + 1) / 2;
+  t.steps = steps_of(g);
   const int64_t a_size = g.form == GemmForm::kBf16Pairs ? 2 : 4;
   t.a = static_cast<const char*>(g.a) +
         (g.a_direct ? i * g.a_stride * a_size : i / g.tile_rows * g.a_stride * 4);
@@ -223,13 +231,14 @@ HWY_INLINE Prefetch next_panel(const GemmBlock& g, int64_t i, int64_t j) {
   const auto* b = static_cast<const char*>(g.b) + j / kPanelWidth * g.b_stride * 4;
   if (j + kPanelWidth >= g.cols) return {b, 0};
   const int64_t step_bytes = kPanelWidth * 4;
-  const int64_t steps = g.form == GemmForm::kF32 ? g.depth : (g.depth + 1) / 2;
+  const int64_t steps = steps_of(g);
   const int64_t tiles = (g.rows + g.tile_rows - 1) / g.tile_rows;
   const int64_t step = (step_bytes + tiles - 1) / tiles;
   return {b + g.b_stride * 4 + i / g.tile_rows * step * steps, step};
 }
 
 void block(const GemmBlock& g) {
+  if (g.b_layout != GemmB::kPanels) return direct_block(g);
   const TileTable& tiles = tiles_of(g.form);
   if (g.rows_outer) {
     for (int64_t i = 0; i < g.rows; i += g.tile_rows) {
@@ -260,6 +269,9 @@ constinit extern const GemmKernels gemm_kernels = {
     .tile_width = kTileWidth,
     .panel_width = kPanelWidth,
     .block_steps = kBlockSteps,
+    .direct_rows = kDirectRows,
+    .direct_a_rows = kDirectARows,
+    .direct_sums = kDirectSums,
 #if defined(VERTEBRA_BF16_DOT)
     .bf16_dot = true,
 #else

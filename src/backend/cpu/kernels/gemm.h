@@ -30,7 +30,8 @@ struct GemmPackJob {
   int64_t width;
   int64_t depth;  // number of k; fp32 panels get a zero step after an odd depth if pad_even
   bool pad_even;
-  void* panel;  // 64-byte aligned
+  int64_t ahead;  // how far ahead of what it reads the next data lie, in elements: fetched meanwhile
+  void* panel;    // 64-byte aligned
 };
 
 // The last steps of an output element, in this order: act(sum + bias) + residual, then rounding.
@@ -46,6 +47,13 @@ struct GemmFinish {
   bool out_is_bf16;
 };
 
+// How a block finds its part of B. As given only with whole pairs: an even depth of bf16.
+enum class GemmB : uint8_t {
+  kPanels,       // packed
+  kKContiguous,  // as given, B[N,K]
+  kNContiguous,  // as given, B[K,N]
+};
+
 // rows x cols of C over one block of K: partial' = partial + alpha * (A . B), where the product's sum starts
 // at zero and runs in ascending k. On the last block `finish` follows.
 struct GemmBlock {
@@ -56,8 +64,9 @@ struct GemmBlock {
   int64_t tile_rows;  // rows of a packed tile, at most GemmKernels::tile_rows
   const void* a;
   int64_t a_stride;  // direct: elements between rows; packed: 32-bit words between tiles
+  GemmB b_layout;
   const void* b;
-  int64_t b_stride;  // 32-bit words between panels
+  int64_t b_stride;  // packed: 32-bit words between panels; else elements between columns or consecutive k
   float alpha;
   const float* partial_in;  // null: starts at zero; may equal partial_out
   int64_t partial_in_stride;
@@ -67,10 +76,13 @@ struct GemmBlock {
 };
 
 struct GemmKernels {
-  int32_t tile_rows;    // rows of C in registers
-  int32_t tile_width;   // slots of an A panel (tile_rows rounded up to a vector)
-  int32_t panel_width;  // columns of C in registers, slots of a B panel
-  int32_t block_steps;  // steps of k in a block: fixed, because it decides the order of sums
+  int32_t tile_rows;      // rows of C in registers
+  int32_t tile_width;     // slots of an A panel (tile_rows rounded up to a vector)
+  int32_t panel_width;    // columns of C in registers, slots of a B panel
+  int32_t block_steps;    // steps of k in a block: fixed, because it decides the order of sums
+  int32_t direct_rows;    // rows of a block whose B is as given, at most
+  int32_t direct_a_rows;  // of them, as many may have a direct A
+  int32_t direct_sums;    // its rows x columns rounded up to a panel, at most
   bool bf16_dot;
   void (*pack)(const GemmPackJob& job);
   void (*block)(const GemmBlock& block);
