@@ -33,6 +33,8 @@ void check_options(const FactsOptions& o) {
       {o.bare_name_share, "bare_name_share"},
       {o.noise.typo, "noise.typo"},
       {o.noise.second_typo, "noise.second_typo"},
+      {o.noise.name_typo, "noise.name_typo"},
+      {o.noise.shorthand, "noise.shorthand"},
       {o.noise.lost_word, "noise.lost_word"},
       {o.noise.filler, "noise.filler"},
       {o.noise.greeting, "noise.greeting"},

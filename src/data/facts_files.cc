@@ -134,11 +134,18 @@ NoiseWords read_noise(const Section& language) {
   for (const std::string& word : language.list("droppable", false))
     words.droppable.push_back(fold_text(word, false));
   words.keyboard = language.list("keyboard", false);
-  for (const std::string& pair : language.list("misspellings", false)) {
-    const size_t arrow = pair.find('>');
-    require(arrow != std::string::npos && arrow > 0, "{}: misspelling '{}' is not written right>wrong",
-            language.where(), pair);
-    words.misspellings.emplace_back(pair.substr(0, arrow), pair.substr(arrow + 1));
+  for (const char* list : {"misspellings", "shorthand"}) {
+    for (const std::string& pair : language.list(list, false)) {
+      const size_t arrow = pair.find('>');
+      require(arrow != std::string::npos && arrow > 0, "{}: '{}' in '{}' is not written right>wrong",
+              language.where(), pair, list);
+      const std::string right = pair.substr(0, arrow), wrong = pair.substr(arrow + 1);
+      if (list == std::string_view("misspellings")) {
+        words.misspellings.emplace_back(right, wrong);
+      } else {
+        words.shorthand.emplace(fold_text(right, false), wrong);
+      }
+    }
   }
   return words;
 }
@@ -287,10 +294,9 @@ FactsLanguage read_language(const Section& section, const std::string& code, con
                             const CsvTable& places, const FactsFiles& files) {
   FactsLanguage language;
   language.code = code;
-  std::vector<std::string> known = {"forms",        "refusal", "invented_prefixes", "greetings",
-                                    "closings",     "fillers", "droppable",         "keyboard",
-                                    "misspellings", "parts",   "free_typed",        "off_topic",
-                                    "unanswerable"};
+  std::vector<std::string> known = {"forms",   "refusal",    "invented_prefixes", "greetings",    "closings",
+                                    "fillers", "droppable",  "keyboard",          "misspellings", "shorthand",
+                                    "parts",   "free_typed", "off_topic",         "unanswerable"};
   known.insert(known.end(), files.relations.begin(), files.relations.end());
   section.allow_only(known);
   language.refusal = section.text("refusal");

@@ -2,11 +2,14 @@
 #include "data/facts_noise.h"
 
 #include <algorithm>
+#include <iterator>
 
 #include "data/facts_table.h"
 
 namespace vertebra {
 namespace {
+
+constexpr size_t kMinTypoLetters = 4;  // shorter words are rarely mistyped, and then past recognition
 
 bool is_letter(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); }
 char lower(char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; }
@@ -63,6 +66,28 @@ void insert_filler(std::vector<Word>& words, const std::vector<std::string>& fil
   }
   words.insert(words.begin() + static_cast<std::ptrdiff_t>(gaps[random.below(gaps.size())]),
                Word{pick(fillers, random), false});
+}
+
+// Each word that has a shorthand becomes one, three times in four.
+void shorten_words(std::vector<Word>& words, const std::multimap<std::string, std::string>& shorthand,
+                   PhiloxSequence& random) {
+  for (Word& word : words) {
+    if (word.from_slot) continue;
+    const auto [first, last] = shorthand.equal_range(fold_text(word.text, false));
+    if (first == last || !random.chance(0.75)) continue;
+    const auto count = static_cast<uint64_t>(std::distance(first, last));
+    word.text = std::next(first, static_cast<std::ptrdiff_t>(random.below(count)))->second;
+  }
+}
+
+void mistype_name(std::vector<Word>& words, const NoiseWords& noise, PhiloxSequence& random) {
+  std::vector<Word*> names;
+  for (Word& word : words) {
+    if (word.from_slot && word.text.size() >= kMinTypoLetters) names.push_back(&word);
+  }
+  if (names.empty()) return;
+  std::string& name = names[random.below(names.size())]->text;
+  name = mistype(name, noise, kMinTypoLetters, random);
 }
 
 char neighbour_key(char c, const std::vector<std::string>& keyboard, PhiloxSequence& random) {
@@ -164,10 +189,12 @@ std::string add_noise(const SlottedText& question, const NoiseWords& words, cons
   if (random.chance(shares.lost_word * strength)) lose_word(list, words.droppable, random);
   if (random.chance(shares.filler * strength) && !words.fillers.empty())
     insert_filler(list, words.fillers, random);
+  if (random.chance(shares.shorthand * strength)) shorten_words(list, words.shorthand, random);
+  if (random.chance(shares.name_typo * strength)) mistype_name(list, words, random);
   std::string text = join(list);
   if (random.chance(shares.typo * strength)) {
-    text = mistype(text, words, 4, random);
-    if (random.chance(shares.second_typo)) text = mistype(text, words, 4, random);
+    text = mistype(text, words, kMinTypoLetters, random);
+    if (random.chance(shares.second_typo)) text = mistype(text, words, kMinTypoLetters, random);
   }
   if (random.chance(shares.greeting * strength) && !words.greetings.empty()) {
     const char* between[] = {", ", " ", "! ", ". "};

@@ -3,6 +3,7 @@
 // Called by the facts generator.
 #pragma once
 
+#include <map>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -12,10 +13,12 @@
 
 namespace vertebra {
 
-// Probabilities at full strength; `example` scales the first six by the curriculum.
+// Probabilities at full strength; `example` scales the first eight by the curriculum.
 struct NoiseShares {
   double typo = 0.25;        // at least one typing error
   double second_typo = 0.3;  // of these, the share with two
+  double name_typo = 0.12;   // one more in a name: the words that the answer hangs on
+  double shorthand = 0.15;   // words of the `shorthand` list written as in a chat
   double lost_word = 0.20;   // one of the `droppable` words is missing
   double filler = 0.12;      // one of `fillers` stands between two words
   double greeting = 0.12;    // before the question
@@ -33,6 +36,7 @@ struct NoiseWords {
   std::vector<std::string> greetings, closings, fillers, droppable;  // droppable: folded
   std::vector<std::string> keyboard;                                 // rows of keys, for slips to a neighbour
   std::vector<std::pair<std::string, std::string>> misspellings;     // "kh" written "k"
+  std::multimap<std::string, std::string> shorthand;                 // folded word: "you" written "u"
 };
 
 // `strength` in [0, 1] scales how often words are lost and added and keys mistyped.

@@ -128,7 +128,8 @@ TEST(Facts, MistypingIsAtMostOneSlip) {
                          .fillers = {},
                          .droppable = {},
                          .keyboard = {"qwertyuiop", "asdfghjkl", "zxcvbnm"},
-                         .misspellings = {{"kh", "k"}, {"ai", "a"}}};
+                         .misspellings = {{"kh", "k"}, {"ai", "a"}},
+                         .shorthand = {}};
   std::set<std::string> seen;
   for (uint64_t i = 0; i < 500; ++i) {
     PhiloxSequence random(Philox(5, i));
@@ -139,6 +140,71 @@ TEST(Facts, MistypingIsAtMostOneSlip) {
   EXPECT_GT(seen.size(), 30u);
   PhiloxSequence random(Philox(5, 0));
   EXPECT_EQ(mistype("Mali ?", words, 5, random), "Mali ?");
+}
+
+TEST(Facts, ShorthandReplacesWordsAndLeavesNamesAlone) {
+  const NoiseWords words{.greetings = {},
+                         .closings = {},
+                         .fillers = {},
+                         .droppable = {},
+                         .keyboard = {},
+                         .misspellings = {},
+                         .shorthand = {{"you", "u"}, {"what", "wat"}, {"what", "wut"}, {"mali", "x"}}};
+  const NoiseShares only{.typo = 0,
+                         .name_typo = 0,
+                         .shorthand = 1,
+                         .lost_word = 0,
+                         .filler = 0,
+                         .greeting = 0,
+                         .closing = 0,
+                         .lower_case = 1,
+                         .upper_case = 0,
+                         .end_mark = 0};
+  SlottedText question;
+  question.append("what do you call ", false);
+  question.append("Mali", true);
+  std::set<std::string> seen;
+  for (uint64_t i = 0; i < 100; ++i) {
+    PhiloxSequence random(Philox(6, i));
+    seen.insert(add_noise(question, words, only, 1, random));
+  }
+  const std::set<std::string> wanted = {"what do you call mali", "wat do you call mali",
+                                        "wut do you call mali",  "what do u call mali",
+                                        "wat do u call mali",    "wut do u call mali"};
+  EXPECT_EQ(seen, wanted);
+}
+
+TEST(Facts, NameTyposTouchTheNameAlone) {
+  const NoiseWords words{.greetings = {},
+                         .closings = {},
+                         .fillers = {},
+                         .droppable = {},
+                         .keyboard = {"qwertyuiop", "asdfghjkl", "zxcvbnm"},
+                         .misspellings = {},
+                         .shorthand = {}};
+  const NoiseShares only{.typo = 0,
+                         .name_typo = 1,
+                         .shorthand = 0,
+                         .lost_word = 0,
+                         .filler = 0,
+                         .greeting = 0,
+                         .closing = 0,
+                         .lower_case = 1,
+                         .upper_case = 0,
+                         .end_mark = 0};
+  SlottedText question;
+  question.append("capital of ", false);
+  question.append("South Korea", true);
+  question.append(" please", false);
+  int changed = 0;
+  for (uint64_t i = 0; i < 100; ++i) {
+    PhiloxSequence random(Philox(6, i));
+    const std::string typed = add_noise(question, words, only, 1, random);
+    EXPECT_TRUE(typed.starts_with("capital of ") && typed.ends_with(" please")) << typed;
+    EXPECT_LE(edit_distance(typed, "capital of south korea please", 3), 1u) << typed;
+    changed += typed != "capital of south korea please";
+  }
+  EXPECT_GT(changed, 80);
 }
 
 TEST(Facts, EditDistanceCountsASwapOnce) {
@@ -253,7 +319,14 @@ TEST(Facts, RefusalPhrasingsAreNotQuestionsTheTableAnswers) {
   quiet.unanswerable_share = 0.5;
   quiet.off_topic_share = 0.5;
   quiet.unknown_share = 0;
-  quiet.noise = {.typo = 0, .second_typo = 0, .lost_word = 0, .filler = 0, .greeting = 0, .closing = 0};
+  quiet.noise = {.typo = 0,
+                 .second_typo = 0,
+                 .name_typo = 0,
+                 .shorthand = 0,
+                 .lost_word = 0,
+                 .filler = 0,
+                 .greeting = 0,
+                 .closing = 0};
   const FactsGenerator g(quiet);
   for (int64_t i = 3000; i < 6000; ++i) {
     const FactsExample e = g.example(i, 6000);
