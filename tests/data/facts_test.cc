@@ -250,6 +250,19 @@ TEST(FactsEvaluation, NothingHeldOutIsTrainedOn) {
   EXPECT_EQ(groups.size(), 16u);
 }
 
+TEST(FactsEvaluation, TheWrittenGroupsAreLargeAndRepeatNothing) {
+  // 200 questions tell 92 % from 87 % (two standard errors); a question twice would count twice.
+  std::map<std::string, std::set<std::string>> asked;
+  for (const FactsQuestion& q : generator().evaluation(400, 99)) {
+    if (!q.group.starts_with("free_typed") && !q.group.starts_with("off_topic")) continue;
+    EXPECT_TRUE(asked[q.group].insert(fold_text(q.question, false)).second) << q.question;
+  }
+  EXPECT_EQ(asked.size(), 4u);
+  for (const auto& [group, questions] : asked) {
+    EXPECT_GE(questions.size(), group.starts_with("free_typed") ? 200u : 100u) << group;
+  }
+}
+
 TEST(FactsEvaluation, TheCheckSeesTrainedPhrasings) {
   EXPECT_TRUE(generator().trains_on("en", "What's the capital of the Netherlands?", "NL"));
   EXPECT_TRUE(generator().trains_on("en", "hi, what is the capital of holland please", "NL"));
