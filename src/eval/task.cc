@@ -265,11 +265,7 @@ TextLoss measure_text(Backend& backend, Assistant& assistant, const std::string&
           window, context);
   const std::vector<int32_t> ids = tokenizer.encode(text, false, false);
   require(ids.size() >= 2, "the text has {} tokens; at least 2 are needed to measure a loss", ids.size());
-  std::vector<int32_t> token_bytes(static_cast<size_t>(tokenizer.vocab_size()), 0);
-  for (int32_t id = 0; id < tokenizer.vocab_size(); ++id) {
-    if (tokenizer.is_token(id))
-      token_bytes[static_cast<size_t>(id)] = static_cast<int32_t>(tokenizer.token_bytes(id).size());
-  }
+  const std::vector<int32_t> token_bytes = tokenizer.text_lengths();
   LossEvaluator evaluator(backend, assistant.model(), assistant.parameters(), 1, window, assistant.compute(),
                           token_bytes);
   const auto total = static_cast<int64_t>(ids.size()) - 1;  // predictions

@@ -161,11 +161,7 @@ Json TrainStage::run(const RunContext& context, const fs::path& folder) {
     validation.emplace(shards, Split::kValidation,
                        evaluation_options(loader_.rows, loader_.length, loader_.packing));
   }
-  std::vector<int32_t> token_bytes(static_cast<size_t>(tokenizer.vocab_size()), 0);
-  for (int32_t id = 0; id < tokenizer.vocab_size(); ++id) {
-    if (tokenizer.is_token(id) && !tokenizer.is_special(id))
-      token_bytes[static_cast<size_t>(id)] = static_cast<int32_t>(tokenizer.token_bytes(id).size());
-  }
+  const std::vector<int32_t> token_bytes = tokenizer.text_lengths();
 
   TrainerOptions options = trainer_;
   options.folder = folder;

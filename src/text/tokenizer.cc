@@ -112,6 +112,15 @@ std::string_view Tokenizer::token_bytes(int32_t id) const {
   return std::string_view(parts_->bytes).substr(begin, parts_->byte_offsets[id + 1] - begin);
 }
 
+std::vector<int32_t> Tokenizer::text_lengths() const {
+  std::vector<int32_t> out(static_cast<size_t>(vocab_size()), 0);
+  for (int32_t id = 0; id < vocab_size(); ++id) {
+    if (is_token(id) && !is_special(id))
+      out[static_cast<size_t>(id)] = static_cast<int32_t>(token_bytes(id).size());
+  }
+  return out;
+}
+
 std::string Tokenizer::token_spelling(int32_t id) const {
   if (const AddedToken* token = parts_->added.find_id(id)) return token->content;
   const auto& tokens = parts_->model->tokens();

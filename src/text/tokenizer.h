@@ -51,6 +51,9 @@ class Tokenizer {
   std::optional<int32_t> token_id(std::string_view spelling) const;
   // What the id adds to decoded text. Throws out_of_range for an id that is no token.
   std::string_view token_bytes(int32_t id) const;
+  // By id, the bytes of text that a token stands for: 0 for control tokens and ids that are no token.
+  // What bits per byte are counted by.
+  std::vector<int32_t> text_lengths() const;
   // The token as the file spells it; empty for an id that is no token.
   std::string token_spelling(int32_t id) const;
   // True for an id between 0 and vocab_size() - 1 that stands for a token.

@@ -255,6 +255,22 @@ TEST(Tokenizer, ByIdAndBySpelling) {
   EXPECT_THROW(Tokenizer::load("/no/such/tokenizer.json"), Error);
 }
 
+TEST(Tokenizer, TextLengthsAreOfTextAlone) {
+  const Tokenizer tokenizer = golden("gpt2");
+  const std::vector<int32_t> lengths = tokenizer.text_lengths();
+  ASSERT_EQ(lengths.size(), static_cast<size_t>(tokenizer.vocab_size()));
+  const auto length_of = [&](std::string_view spelling) {
+    return lengths[static_cast<size_t>(*tokenizer.token_id(spelling))];
+  };
+  EXPECT_EQ(length_of("Ġt"), 2);
+  EXPECT_EQ(length_of("<|end|>"), 0) << "a control token stands for no text";
+  const std::string text =
+      "It was a dark and stormy night; the rain fell in torrents. Il \xc3\xa9tait une fois.";
+  int64_t sum = 0;
+  for (const int32_t id : tokenizer.encode(text)) sum += lengths[static_cast<size_t>(id)];
+  EXPECT_EQ(sum, static_cast<int64_t>(text.size()));
+}
+
 TEST(Tokenizer, ThreadsShareOne) {
   const Tokenizer tokenizer = golden("qwen2");
   const std::string text = random_text(1, 20'000);
