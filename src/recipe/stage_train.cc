@@ -175,13 +175,7 @@ Json TrainStage::run(const RunContext& context, const fs::path& folder) {
     const auto it = start.find(spec.name);
     return it != start.end() ? it->second : initial_value(spec, context.recipe.seed);
   };
-  if (validation) {
-    inputs.validation = [&](int64_t index) -> std::optional<Batch> {
-      const int64_t limit = evaluation_batches_ > 0 ? evaluation_batches_ : validation->steps_per_epoch();
-      if (index >= std::min(limit, validation->steps_per_epoch())) return std::nullopt;
-      return validation->batch(index);
-    };
-  }
+  if (validation) inputs.validation = spread_over(*validation, evaluation_batches_);
   if (!sample_prompts_.empty()) {
     inputs.sample = [&](const BufferSet& parameters) {
       return sample(context, parameters, model, tokenizer);

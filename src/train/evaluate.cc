@@ -1,5 +1,6 @@
 #include "train/evaluate.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "train/train_graph.h"
@@ -7,6 +8,15 @@
 namespace vertebra {
 
 double LossSummary::perplexity() const { return std::exp(loss()); }
+
+BatchSequence spread_over(const BatchLoader& loader, int64_t limit) {
+  const int64_t all = loader.steps_per_epoch();
+  const int64_t taken = limit > 0 ? std::min(limit, all) : all;
+  return [&loader, all, taken](int64_t index) -> std::optional<Batch> {
+    if (index >= taken) return std::nullopt;
+    return loader.batch(index * all / taken);
+  };
+}
 
 void upload_batch(const Batch& batch, BufferSet& buffers) {
   const Shape shape{batch.rows, batch.length};

@@ -16,6 +16,10 @@ namespace vertebra {
 // The batch number `index` of a fixed sequence; nothing when it has ended.
 using BatchSequence = std::function<std::optional<Batch>(int64_t index)>;
 
+// The batches of a loader that ends: all of them, or `limit` (more than 0) that lie evenly over it, so that
+// few batches still come from all documents. Keeps a reference to the loader.
+BatchSequence spread_over(const BatchLoader& loader, int64_t limit);
+
 struct LossSummary {
   double loss_sum = 0;  // nats
   int64_t labels = 0;

@@ -235,6 +235,39 @@ TEST_F(TrainTest, AFullDiskIsAnErrorAndTheRunGoesOnLater) {
   EXPECT_TRUE(last_.resumed);
 }
 
+TEST_F(TrainTest, FewValidationBatchesComeFromAllDocuments) {
+  const fs::path shards = folder_ / "shards";
+  fs::create_directories(shards);
+  ShardWriter writer(shards, kVocabulary, false, 1 << 20);
+  writer.add(Split::kTrain, std::vector<int32_t>(8, 0), {}, 8);
+  for (int32_t document = 0; document < 5; ++document)  // four batches each, of its own token
+    writer.add(Split::kValidation, std::vector<int32_t>(4 * kRows * kLength, document), {}, 1);
+  const auto counts = writer.finish();
+  Manifest manifest;
+  manifest.kind = "shards";
+  manifest.results = {{"vocab_size", kVocabulary}, {"loss_mask", false}};
+  for (const Split split : {Split::kTrain, Split::kValidation}) {
+    const SplitCounts& c = counts[static_cast<size_t>(split)];
+    manifest.results[std::string(split_name(split))] = {{"shards", writer.shards(split)},
+                                                        {"documents", c.documents},
+                                                        {"tokens", c.tokens},
+                                                        {"loss_tokens", c.loss_tokens},
+                                                        {"text_bytes", c.text_bytes}};
+  }
+  write_manifest(shards, manifest);
+  const BatchLoader loader(std::make_shared<const ShardSet>(shards), Split::kValidation,
+                           evaluation_options(kRows, kLength));
+  const auto documents = [&](int64_t limit) {
+    std::vector<int32_t> out;
+    const BatchSequence batches = spread_over(loader, limit);
+    for (int64_t i = 0; const auto batch = batches(i); ++i) out.push_back(batch->tokens[0]);
+    return out;
+  };
+  EXPECT_EQ(documents(5), (std::vector<int32_t>{0, 1, 2, 3, 4}));
+  EXPECT_EQ(documents(0).size(), 20u);
+  EXPECT_EQ(documents(100), documents(0));
+}
+
 TEST(Schedule, WarmsUpAndDecaysAsStated) {
   Schedule cosine{Schedule::Kind::kCosine, 100, 10, 0.1, 0.2};
   EXPECT_DOUBLE_EQ(schedule_factor(cosine, 0), 0.1);
