@@ -47,6 +47,18 @@ void check_tables(const Recipe& recipe) {
   }
 }
 
+// A recipe may leave out what follows from the rest: a model is pretrained, and training needs a tokenizer
+// and shards, each with its defaults.
+Recipe with_implied_stages(Recipe recipe) {
+  Json& tables = recipe.tables;
+  if (tables.contains("model") && !tables.contains("sft")) tables.emplace("pretrain", Json::object());
+  if (tables.contains("sft") || tables.contains("pretrain")) {
+    tables.emplace("tokenizer", Json::object());
+    tables.emplace("shards", Json::object());
+  }
+  return recipe;
+}
+
 // A stage with what decides whether it must run.
 struct Planned {
   std::unique_ptr<Stage> stage;
@@ -185,11 +197,12 @@ std::string RunContext::last_training_stage() const {
        recipe.file.string());
 }
 
-RunOutcome run_recipe(const Recipe& recipe, Backend& backend, ThreadTeam& team, const RunOptions& options) {
+RunOutcome run_recipe(const Recipe& written, Backend& backend, ThreadTeam& team, const RunOptions& options) {
+  check_tables(written);
+  const Recipe recipe = with_implied_stages(written);
   RunOutcome outcome;
   outcome.folder = options.out / recipe.name;
   const RunContext context{recipe, outcome.folder, backend, team};
-  check_tables(recipe);
   std::vector<Planned> stages = plan(context, options);
   if (options.fresh) fs::remove_all(outcome.folder);
   fs::create_directories(outcome.folder);

@@ -89,6 +89,16 @@ double Settings::number(const std::string& key, std::optional<double> fallback, 
   return value;
 }
 
+std::optional<int64_t> Settings::integer_if_set(const std::string& key, int64_t low, int64_t high) {
+  if (find(key) == nullptr) return std::nullopt;
+  return integer(key, std::nullopt, low, high);
+}
+
+std::optional<double> Settings::number_if_set(const std::string& key, double low, double high) {
+  if (find(key) == nullptr) return std::nullopt;
+  return number(key, std::nullopt, low, high);
+}
+
 bool Settings::flag(const std::string& key, std::optional<bool> fallback) {
   const Json* found = find(key);
   if (found == nullptr) return missing_or(key, fallback);

@@ -22,6 +22,9 @@ class Settings {
   // Each reads one key; without a fallback a missing key is an error. Numbers must lie in [low, high].
   int64_t integer(const std::string& key, std::optional<int64_t> fallback, int64_t low, int64_t high);
   double number(const std::string& key, std::optional<double> fallback, double low, double high);
+  // Nothing for a missing key, whose value is decided later.
+  std::optional<int64_t> integer_if_set(const std::string& key, int64_t low, int64_t high);
+  std::optional<double> number_if_set(const std::string& key, double low, double high);
   bool flag(const std::string& key, std::optional<bool> fallback);
   std::string text(const std::string& key, std::optional<std::string> fallback);
   std::vector<std::string> texts(const std::string& key, std::optional<std::vector<std::string>> fallback);

@@ -2,6 +2,7 @@
 #include "base/file.h"
 #include "recipe/chat.h"
 #include "recipe/data_source.h"
+#include "recipe/model_settings.h"
 #include "recipe/stage.h"
 #include "text/bpe_trainer.h"
 
@@ -14,7 +15,8 @@ class TokenizerStage final : public Stage {
 
   void configure(const RunContext& context, Settings& settings) override {
     source_ = DataSource::read(context);
-    options_.vocab_size = static_cast<int>(settings.integer("vocabulary", std::nullopt, 257, 1 << 20));
+    options_.vocab_size = static_cast<int>(
+        settings.integer("vocabulary", ModelSettings::read(context).suitable_vocabulary(), 257, 1 << 20));
     options_.pattern = settings.text("pattern", "llama3");
     options_.min_frequency = settings.integer("min_frequency", 0, 0, 1 << 30);
     options_.special_tokens =

@@ -3,11 +3,14 @@
 #include <cmath>
 
 #include "base/file.h"
+#include "base/log.h"
 #include "base/sha256.h"
 #include "data/loader.h"
 #include "engine/engine.h"
 #include "models/model_folder.h"
 #include "recipe/chat.h"
+#include "recipe/dial.h"
+#include "recipe/model_settings.h"
 #include "recipe/stage.h"
 #include "text/chat_encoding.h"
 #include "text/tokenizer.h"
@@ -19,6 +22,36 @@ namespace {
 namespace fs = std::filesystem;
 
 enum class Kind { kPretrain, kSft };
+
+// What the recipe says and what follows from it, as the manifest and the report show it.
+Json describe(const TrainerOptions& options) {
+  const OptimizerOptions& optimizer = options.graph.optimizer;
+  Json out = {{"steps", options.schedule.steps},
+              {"rows", options.graph.rows},
+              {"length", options.graph.length},
+              {"accumulation", options.accumulation},
+              {"warmup_steps", options.schedule.warmup_steps},
+              {"optimizer", optimizer.kind},
+              {"learning_rate", optimizer.learning_rate}};
+  if (optimizer.kind == "muon") {
+    out["matrix_learning_rate"] = optimizer.matrix_learning_rate;
+    out["matrix_weight_decay"] = optimizer.matrix_weight_decay;
+  } else {
+    out["weight_decay"] = optimizer.weight_decay;
+  }
+  return out;
+}
+
+// "steps 876, rows 16, ...".
+std::string in_words(const Json& training) {
+  std::vector<std::string> parts;
+  for (const auto& [key, value] : training.items()) {
+    parts.push_back(
+        fmt::format("{} {}", key,
+                    value.is_number_float() ? fmt::format("{:.4g}", value.get<double>()) : json_line(value)));
+  }
+  return fmt::format("{}", fmt::join(parts, ", "));
+}
 
 class TrainStage final : public Stage {
  public:
@@ -37,7 +70,9 @@ class TrainStage final : public Stage {
   bool starts_from_pretrained(const RunContext& context) const {
     return kind_ == Kind::kSft && context.has_stage("pretrain");
   }
+  void configure_batches(Settings& settings);
   void configure_optimizer(Settings& settings);
+  void follow_plan(const Model& model, const ShardSet& shards);
   DType compute(Backend& backend) const;
   int64_t count_steps(const BatchLoader& loader) const;
   void save(const fs::path& folder, const Trainer& trainer, const Model& model,
@@ -46,53 +81,36 @@ class TrainStage final : public Stage {
               const Tokenizer& tokenizer) const;
 
   Kind kind_;
-  Json model_sizes_ = Json::object();
-  std::string architecture_, precision_;
-  int64_t context_length_ = 0;
+  ModelSettings model_;
+  std::string precision_;
   ChatSettings chat_;
   LoaderOptions loader_;
   TrainerOptions trainer_;
-  int64_t steps_ = 0;
+  PretrainingChoices choices_;  // pretrain: what the recipe says; the rest follows from model and data
+  int64_t steps_ = 0;           // sft
   double epochs_ = 0;
   int64_t evaluation_batches_ = 0;
   std::vector<std::string> sample_prompts_;
 };
 
 void TrainStage::configure(const RunContext& context, Settings& s) {
-  Settings model = context.recipe.table("model");
-  architecture_ = model.choice("architecture", "llama", known_model_types());
-  context_length_ = model.integer("context_length", 1024, 8, 1 << 24);
-  for (const char* key : {"depth", "embedding", "heads", "key_value_heads", "head_dim", "feed_forward"}) {
-    if (model.has(key)) model.integer(key, std::nullopt, 1, 1 << 24);
-  }
-  for (const char* key : {"initializer_range", "norm_epsilon", "rope_theta"}) {
-    if (model.has(key)) model.number(key, std::nullopt, 1e-12, 1e12);
-  }
-  if (model.has("tied")) model.flag("tied", std::nullopt);
-  model.finish();
-  model_sizes_ = model.resolved();
+  model_ = ModelSettings::read(context);
   chat_ = ChatSettings::read(context);
 
   const bool sft = kind_ == Kind::kSft;
-  loader_.rows = static_cast<int>(s.integer("rows", 16, 1, 1 << 16));
-  loader_.length =
-      static_cast<int>(s.integer("length", std::min<int64_t>(context_length_, 256), 8, context_length_));
-  loader_.packing = packing_from_name(s.choice("packing", sft ? "whole" : "stream", {"stream", "whole"}));
-  loader_.order = row_order_from_name(s.choice("order", "shuffled", {"shuffled", "as_written"}));
-  loader_.too_long = too_long_from_name(s.choice("too_long", "cut", {"cut", "drop"}));
+  configure_batches(s);
   loader_.seed = context.recipe.seed;
-  steps_ = s.integer("steps", 0, 0, int64_t{1} << 40);
-  epochs_ = s.number("epochs", 1, 1e-6, 1e6);
-  trainer_.accumulation = s.integer("accumulation", 1, 1, 1 << 16);
   trainer_.seed = context.recipe.seed;
   precision_ = s.choice("precision", "auto", {"auto", "f32", "bf16"});
-  trainer_.graph.rows = loader_.rows;
-  trainer_.graph.length = loader_.length;
   trainer_.graph.rematerialize = s.flag("rematerialize", false);
   trainer_.graph.clip_norm = s.number("clip_norm", 1, 0, 1e9);
   configure_optimizer(s);
   trainer_.schedule.kind = schedule_kind(s.choice("schedule", "cosine", {"constant", "cosine", "wsd"}));
-  trainer_.schedule.warmup_steps = s.integer("warmup_steps", 100, 0, 1 << 30);
+  if (sft) {
+    trainer_.schedule.warmup_steps = s.integer("warmup_steps", 100, 0, 1 << 30);
+  } else {
+    choices_.warmup_steps = s.integer_if_set("warmup_steps", 0, 1 << 30);
+  }
   trainer_.schedule.final_fraction = s.number("final_fraction", 0.02, 0, 1);
   trainer_.schedule.decay_share = s.number("decay_share", 0.2, 0, 1);
   trainer_.checkpoint_every = s.integer("checkpoint_every", 500, 0, 1 << 30);
@@ -106,21 +124,55 @@ void TrainStage::configure(const RunContext& context, Settings& s) {
   sample_prompts_ = s.texts("sample_prompts", std::vector<std::string>{});
 }
 
+void TrainStage::configure_batches(Settings& s) {
+  const bool sft = kind_ == Kind::kSft;
+  const int64_t context = model_.context_length;
+  loader_.length =
+      static_cast<int>(s.integer("length", sft ? std::min<int64_t>(context, 256) : context, 8, context));
+  loader_.packing = packing_from_name(s.choice("packing", sft ? "whole" : "stream", {"stream", "whole"}));
+  loader_.order = row_order_from_name(s.choice("order", "shuffled", {"shuffled", "as_written"}));
+  loader_.too_long = too_long_from_name(s.choice("too_long", "cut", {"cut", "drop"}));
+  if (sft) {
+    loader_.rows = static_cast<int>(s.integer("rows", 16, 1, 1 << 16));
+    trainer_.accumulation = s.integer("accumulation", 1, 1, 1 << 16);
+    steps_ = s.integer("steps", 0, 0, int64_t{1} << 40);
+    epochs_ = s.number("epochs", 1, 1e-6, 1e6);
+    return;
+  }
+  choices_.rows = s.integer_if_set("rows", 1, 1 << 16);
+  choices_.accumulation = s.integer_if_set("accumulation", 1, 1 << 16);
+  choices_.steps = s.integer_if_set("steps", 1, int64_t{1} << 40);
+  choices_.epochs = s.number_if_set("epochs", 1e-6, 1e6);
+  choices_.tokens_per_parameter = s.number("tokens_per_parameter", choices_.tokens_per_parameter, 1e-6, 1e6);
+  choices_.max_epochs = s.number("max_epochs", choices_.max_epochs, 1e-6, 1e6);
+}
+
 void TrainStage::configure_optimizer(Settings& s) {
+  const bool sft = kind_ == Kind::kSft;
   OptimizerOptions& o = trainer_.graph.optimizer;
-  o.kind = s.choice("optimizer", "adamw", {"adamw", "muon"});
-  o.learning_rate = s.number("learning_rate", kind_ == Kind::kSft ? 2e-4 : 1e-3, 0, 100);
+  o.kind = s.choice("optimizer", sft ? "adamw" : "muon", {"adamw", "muon"});
   o.beta1 = s.number("beta1", 0.9, 0, 0.999999);
   o.beta2 = s.number("beta2", 0.95, 0, 0.999999);
   o.epsilon = s.number("epsilon", 1e-8, 0, 1);
-  o.weight_decay = s.number("weight_decay", 0.1, 0, 10);
+  if (sft) {
+    o.learning_rate = s.number("learning_rate", 2e-4, 0, 100);
+    o.weight_decay = s.number("weight_decay", 0.1, 0, 10);
+  } else {
+    choices_.learning_rate = s.number_if_set("learning_rate", 0, 100);
+    choices_.weight_decay = s.number_if_set("weight_decay", 0, 10);
+  }
   if (o.kind != "muon") return;
-  o.matrix_learning_rate = s.number("matrix_learning_rate", 0.02, 0, 100);
   o.momentum = s.number("momentum", 0.95, 0, 0.999999);
-  o.matrix_weight_decay = s.number("matrix_weight_decay", 0, 0, 10);
+  if (sft) {
+    o.matrix_learning_rate = s.number("matrix_learning_rate", 0.02, 0, 100);
+    o.matrix_weight_decay = s.number("matrix_weight_decay", 0, 0, 10);
+  } else {
+    choices_.matrix_learning_rate = s.number_if_set("matrix_learning_rate", 0, 100);
+    choices_.matrix_weight_decay = s.number_if_set("matrix_weight_decay", 0, 10);
+  }
 }
 
-Json TrainStage::further_settings(const RunContext&) const { return {{"model", model_sizes_}}; }
+Json TrainStage::further_settings(const RunContext&) const { return {{"model", model_.resolved}}; }
 
 std::vector<std::string> TrainStage::needs(const RunContext& context) const {
   std::vector<std::string> out = {"tokenizer", "shards"};
@@ -140,6 +192,28 @@ int64_t TrainStage::count_steps(const BatchLoader& loader) const {
   return std::max<int64_t>(1, static_cast<int64_t>(std::llround(batches)));
 }
 
+void TrainStage::follow_plan(const Model& model, const ShardSet& shards) {
+  OptimizerOptions& optimizer = trainer_.graph.optimizer;
+  PretrainingInputs inputs;
+  inputs.parameters = count_parameters(model.parameters());
+  inputs.inner_parameters = count_inner_parameters(model);
+  inputs.layers = model.shape().layers;
+  inputs.embedding = model.shape().embedding;
+  inputs.length = loader_.length;
+  inputs.tokens_per_epoch = shards.counts(Split::kTrain).tokens;
+  inputs.muon = optimizer.kind == "muon";
+  inputs.beta2 = optimizer.beta2;
+  const PretrainingPlan plan = plan_pretraining(inputs, choices_);
+  loader_.rows = static_cast<int>(plan.rows);
+  trainer_.accumulation = plan.accumulation;
+  trainer_.schedule.steps = plan.steps;
+  trainer_.schedule.warmup_steps = plan.warmup_steps;
+  optimizer.learning_rate = plan.learning_rate;
+  optimizer.weight_decay = plan.weight_decay;
+  optimizer.matrix_learning_rate = plan.matrix_learning_rate;
+  optimizer.matrix_weight_decay = plan.matrix_weight_decay;
+}
+
 Json TrainStage::run(const RunContext& context, const fs::path& folder) {
   const Tokenizer tokenizer = Tokenizer::load(context.stage_folder("tokenizer"));
   LoadedModel pretrained;
@@ -149,13 +223,14 @@ Json TrainStage::run(const RunContext& context, const fs::path& folder) {
     pretrained = read_model_folder(context.stage_folder("pretrain"));
     for (const auto& [name, tensor] : pretrained.parameters) start[name] = tensor;
   } else {
-    fresh = make_model(default_config(architecture_, model_sizes_, tokenizer.vocab_size(), context_length_),
-                       "recipe [model]");
+    fresh = model_.make(tokenizer.vocab_size());
   }
   const Model& model = pretrained.model ? *pretrained.model : *fresh;
 
   const auto shards = std::make_shared<const ShardSet>(context.stage_folder("shards") / "tokens");
+  if (kind_ == Kind::kPretrain) follow_plan(model, *shards);
   const BatchLoader loader(shards, Split::kTrain, loader_);
+  if (kind_ == Kind::kSft) trainer_.schedule.steps = count_steps(loader);
   std::optional<BatchLoader> validation;
   if (shards->split(Split::kValidation).documents() > 0) {
     validation.emplace(shards, Split::kValidation,
@@ -166,7 +241,8 @@ Json TrainStage::run(const RunContext& context, const fs::path& folder) {
   TrainerOptions options = trainer_;
   options.folder = folder;
   options.fingerprint = fingerprint;
-  options.schedule.steps = count_steps(loader);
+  options.graph.rows = loader_.rows;
+  options.graph.length = loader_.length;
   options.graph.compute = compute(context.backend);
   TrainerInputs inputs;
   inputs.token_bytes = token_bytes;
@@ -181,6 +257,9 @@ Json TrainStage::run(const RunContext& context, const fs::path& folder) {
       return sample(context, parameters, model, tokenizer);
     };
   }
+  const Json training = describe(options);
+  log_info("{}: {} parameters, {} tokens of text; {}", name(), count_parameters(model.parameters()),
+           shards->counts(Split::kTrain).tokens, in_words(training));
   Trainer trainer(context.backend, model, options, std::move(inputs));
   const TrainResult result = trainer.run();
   save(folder, trainer, model, tokenizer);
@@ -190,6 +269,7 @@ Json TrainStage::run(const RunContext& context, const fs::path& folder) {
               {"tokens", result.tokens},
               {"loss", result.loss},
               {"skipped_updates", result.skipped},
+              {"training", training},
               {"precision", dtype_name(options.graph.compute)},
               {"device", context.backend.device().kind},
               {"tokens_per_second", static_cast<double>(result.tokens) / std::max(1e-9, result.wall_seconds)},
@@ -215,7 +295,7 @@ void TrainStage::save(const fs::path& folder, const Trainer& trainer, const Mode
   }
   write_model_folder(folder, model, trainer.parameters_to_host(), stop_token.value_or(-1), generation);
   tokenizer.save(folder / "tokenizer.json");
-  Json config = {{"tokenizer_class", "PreTrainedTokenizerFast"}, {"model_max_length", context_length_}};
+  Json config = {{"tokenizer_class", "PreTrainedTokenizerFast"}, {"model_max_length", model_.context_length}};
   config["clean_up_tokenization_spaces"] = false;
   if (stop_token) config["eos_token"] = stop;
   if (chats) {
@@ -229,7 +309,7 @@ void TrainStage::save(const fs::path& folder, const Trainer& trainer, const Mode
 Json TrainStage::sample(const RunContext& context, const BufferSet& parameters, const Model& model,
                         const Tokenizer& tokenizer) const {
   EngineOptions options;
-  options.context_length = std::min<int64_t>(context_length_, 256);
+  options.context_length = std::min<int64_t>(model_.context_length, 256);
   options.compute = compute(context.backend);
   Engine engine(context.backend, model, parameters, options);
   std::vector<GenerationRequest> requests;
