@@ -219,6 +219,68 @@ TEST_F(Run, KilledAtAnyMomentItGoesOnWithTheSameBits) {
   EXPECT_EQ(weights("killed"), weights("whole"));
 }
 
+// A disk that is really full, again and again, a little larger each time: a tmpfs in a mount namespace of its
+// own. Every attempt ends with one error that names the file and the cause, leaves nothing half-written, and
+// the last one gives the weights of a run that always had room.
+TEST_F(Run, OnAFullDiskItStopsWithOneErrorAndGoesOnWithTheSameBits) {
+  if (std::system("unshare -Urm mount -t tmpfs none /mnt 2> /dev/null") != 0)
+    GTEST_SKIP() << "SKIPPED: a tmpfs in a namespace of its own is not allowed here (unshare -Urm)";
+  ASSERT_EQ(vertebra("run tiny.toml --out roomy").code, 0);
+  fs::create_directories(folder_ / "small");
+  fs::create_directories(folder_ / "seen");
+  // After each attempt: exit code, messages, names of temporary files, what inspect says of each checkpoint.
+  write_file_atomic(folder_ / "attempts.sh", fmt::format(R"(set -u
+mount -t tmpfs -o size=4k none small
+size=0
+for attempt in $(seq 1 100); do
+  size=$((size + 4 + size / 6))
+  mount -o remount,size=${{size}}k small
+  {0} run tiny.toml --out small --verbose > /dev/null 2> seen/$attempt.err
+  echo $? > seen/$attempt.code
+  find small -name '*.tmp*' > seen/$attempt.temporary
+  for step in small/tiny/pretrain/checkpoints/step-*; do
+    [ -d $step ] && {{ {0} inspect $step > /dev/null 2>&1; echo $? >> seen/$attempt.inspected; }}
+  done
+  [ $(cat seen/$attempt.code) = 0 ] && break
+done
+cp small/tiny/model/model.safetensors small/tiny/pretrain/metrics.jsonl seen/
+)",
+                                                         VERTEBRA_PROGRAM));
+  ASSERT_EQ(std::system(fmt::format("cd '{}' && unshare -Urm sh attempts.sh", folder_.string()).c_str()), 0);
+
+  int attempts = 1, with_checkpoint = 0, continued = 0;
+  for (;; ++attempts) {
+    const std::string seen = fmt::format("{}/seen/{}.", folder_.string(), attempts);
+    const std::string err = read_file(seen + "err");
+    EXPECT_EQ(read_file(seen + "temporary"), "") << err;
+    if (fs::exists(seen + "inspected")) {
+      ++with_checkpoint;
+      EXPECT_EQ(read_file(seen + "inspected").find('1'), std::string::npos) << "a checkpoint is damaged\n"
+                                                                            << err;
+    }
+    continued += err.find("continuing from step") != std::string::npos ? 1 : 0;
+    if (read_file(seen + "code") == "0\n") break;
+    EXPECT_EQ(read_file(seen + "code"), "1\n") << err;
+    size_t errors = 0;
+    for (size_t at = 0; (at = err.find("error: ", at)) != std::string::npos; ++at) ++errors;
+    EXPECT_EQ(errors, 1u) << err;
+    EXPECT_NE(err.find("No space left on device"), std::string::npos) << err;
+    EXPECT_NE(err.find("small/tiny"), std::string::npos) << "the file is not named: " << err;
+  }
+  EXPECT_GE(attempts, 5);
+  EXPECT_GE(with_checkpoint, 3);
+  EXPECT_GE(continued, 2);
+  EXPECT_EQ(sha256_file(folder_ / "seen/model.safetensors"), weights("roomy"));
+  // Every logged step once, although lines were cut off.
+  std::vector<int64_t> steps;
+  const std::string metrics = read_file(folder_ / "seen/metrics.jsonl");
+  for (size_t start = 0; start < metrics.size(); start = metrics.find('\n', start) + 1) {
+    const std::string line = metrics.substr(start, metrics.find('\n', start) - start);
+    steps.push_back(parse_json(line, "metrics.jsonl")["step"].get<int64_t>());
+  }
+  EXPECT_EQ(steps, (std::vector<int64_t>{10, 20, 30, 40, 50, 60}));
+}
+
 TEST_F(Run, AnInterruptSavesAndSaysHowToGoOn) {
   ASSERT_EQ(vertebra("run tiny.toml --set pretrain.steps=3000 --stage shards").code, 0);
   const std::string command = fmt::format(
