@@ -8,6 +8,7 @@
 
 #include <chrono>
 #include <filesystem>
+#include <functional>
 #include <thread>
 
 #include "base/error.h"
@@ -15,6 +16,7 @@
 #include "base/json.h"
 #include "base/rng.h"
 #include "base/sha256.h"
+#include "formats/safetensors.h"
 
 namespace vertebra {
 namespace {
@@ -346,6 +348,9 @@ TEST_F(Run, MistakesInARecipeAreNamedBeforeAnythingRuns) {
   EXPECT_TRUE(says(error_of("tiny.toml --set pretrain"), "KEY=VALUE"));
   EXPECT_TRUE(says(error_of("tiny.toml --stage pretrian"), "no such stage"));
   EXPECT_TRUE(says(error_of("tiny.toml --set data.path=absent", 1), "does not exist"));
+  EXPECT_TRUE(says(error_of("tiny.toml --set 'eval.tasks=[\"absent.jsonl\"]'", 1), "absent.jsonl"));
+  EXPECT_TRUE(
+      says(error_of("tiny.toml --set chat.template=absent.jinja --set sft.rows=4", 1), "absent.jinja"));
   EXPECT_TRUE(says(error_of("absent.toml", 1), "absent.toml"));
   write_recipe("broken", "name = \"tiny\"\n[pretrain\n");
   EXPECT_TRUE(says(error_of("broken.toml"), "broken.toml:2"));
@@ -371,6 +376,81 @@ TEST_F(Run, BadDataIsOneClearError) {
   EXPECT_NE(error_of("broken.jsonl").find("broken.jsonl:2"), std::string::npos);
   write_file_atomic(folder_ / "latin.txt", "caf\xe9 au lait");
   EXPECT_NE(error_of("latin.txt").find("latin.txt"), std::string::npos);
+  const std::string huge(65 << 20, 'y');
+  write_file_atomic(folder_ / "huge.jsonl", "{\"text\": \"fine\"}\n{\"text\": \"" + huge + "\"}\n");
+  EXPECT_NE(error_of("huge.jsonl").find("huge.jsonl:2"), std::string::npos);
+}
+
+// What is wrong with a model folder is one error that names the file, before any answer.
+TEST_F(Run, ABrokenModelIsNamedAndAnswersNothing) {
+  ASSERT_EQ(vertebra("run tiny.toml --set pretrain.steps=2 --set gate.at_least.task=0").code, 0);
+  const fs::path weights = folder_ / "runs/tiny/model/model.safetensors";
+  const std::string whole = read_file(weights);
+  const auto error_of = [&](const std::string& bytes) {
+    write_file_atomic(weights, bytes);
+    const Outcome outcome = vertebra("generate runs/tiny/model -p 'The sea' -n 2");
+    EXPECT_EQ(outcome.out, "");
+    EXPECT_TRUE(outcome.code == 1 || outcome.code == 2) << outcome.code;
+    EXPECT_NE(outcome.err.find("runs/tiny/model"), std::string::npos) << outcome.err;
+    return outcome.err;
+  };
+  const auto changed = [&](const std::function<void(std::vector<NamedTensor>&)>& change) {
+    write_file_atomic(weights, whole);
+    std::vector<NamedTensor> tensors;
+    {
+      const SafetensorsFile file(weights);
+      for (const SafetensorsEntry& entry : file.entries())
+        tensors.push_back({entry.name, file.read(entry.name).clone()});
+    }
+    change(tensors);
+    write_safetensors(weights, tensors);
+    return read_file(weights);
+  };
+  const auto says = [](const std::string& text, const std::string& part) {
+    return text.find(part) != std::string::npos;
+  };
+  constexpr const char* kNorm = "model.norm.weight";
+  EXPECT_TRUE(says(error_of(changed([&](auto& tensors) {
+                     std::erase_if(tensors, [&](const NamedTensor& each) { return each.name == kNorm; });
+                   })),
+                   kNorm));
+  EXPECT_TRUE(says(
+      error_of(changed([](auto& tensors) { tensors.push_back({"extra", Tensor::scalar(1.0f)}); })), "extra"));
+  EXPECT_TRUE(says(error_of(changed([&](auto& tensors) {
+                     for (NamedTensor& each : tensors)
+                       if (each.name == kNorm) each.tensor = Tensor::zeros({DType::kF32, {33}});
+                   })),
+                   "[33]"));
+  EXPECT_TRUE(says(error_of(whole.substr(0, whole.size() / 2)), "cut off"));
+  std::string lies = whole;
+  lies[6] = 1;  // of the header's length, 2^48
+  EXPECT_TRUE(says(error_of(lies), "header"));
+  std::string overlap = whole;
+  const size_t second = overlap.find("\"data_offsets\":[", overlap.find("\"data_offsets\":[0,") + 1) + 16;
+  overlap[second] = overlap[second] == '1' ? '2' : '1';
+  EXPECT_TRUE(says(error_of(overlap), "byte"));
+}
+
+// Memory that is not there is an error like any other: nothing half-made, and with less to hold the run goes
+// on.
+TEST_F(Run, OutOfMemoryIsOneError) {
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+  GTEST_SKIP() << "SKIPPED: a sanitizer's own memory does not fit under a limit of the address space";
+#endif
+  ASSERT_EQ(vertebra("run tiny.toml --stage shards").code, 0);
+  const std::string command = fmt::format(
+      "cd '{}' && ulimit -v 1000000 && {} run tiny.toml --threads 2 --set pretrain.rows=16384 > stdout 2> "
+      "stderr",
+      folder_.string(), VERTEBRA_PROGRAM);
+  const int status = std::system(command.c_str());
+  const std::string err = read_file(folder_ / "stderr");
+  ASSERT_TRUE(WIFEXITED(status)) << err;
+  EXPECT_EQ(WEXITSTATUS(status), 1) << err;
+  EXPECT_EQ(err.find("error: "), err.rfind("error: ")) << err;
+  EXPECT_NE(err.find("memory"), std::string::npos) << err;
+  EXPECT_FALSE(fs::exists(folder_ / "runs/tiny/pretrain/manifest.json"));
+  EXPECT_FALSE(fs::exists(folder_ / "runs/tiny/model"));
+  EXPECT_EQ(vertebra("run tiny.toml --set pretrain.steps=2").code, 0);
 }
 
 }  // namespace
