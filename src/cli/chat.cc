@@ -132,16 +132,17 @@ class ChatCommand final : public Command {
     Conversation conversation = fresh();
     while (const auto line = reader.read()) {
       if (line->find_first_not_of(" \t") == std::string::npos) continue;
-      if (line->starts_with('/')) {
-        if (!obey(*line, conversation)) return kDone;
-        continue;
-      }
-      conversation.messages.push_back({"user", *line});
+      const size_t messages = conversation.messages.size();
       try {
+        if (line->starts_with('/')) {
+          if (!obey(*line, conversation)) return kDone;
+          continue;
+        }
+        conversation.messages.push_back({"user", *line});
         const TextResult result = answer(assistant, conversation, true);
         conversation.messages.push_back({"assistant", result.text});
-      } catch (const Error& error) {  // one answer failed; the conversation goes on
-        conversation.messages.pop_back();
+      } catch (const Error& error) {  // one line failed; the conversation goes on as it was before
+        conversation.messages.resize(messages);
         log_message(LogLevel::kError, error.what());
       }
       set_interrupt_requested(false);  // Ctrl-C ended the answer, not the chat
@@ -180,12 +181,8 @@ class ChatCommand final : public Command {
     for (const Message& message : conversation.messages) {
       messages.push_back({{"role", message.role}, {"content", message.content}});
     }
-    try {
-      write_json_file(file, {{"messages", messages}});
-      fmt::print("(saved to {})\n", file);
-    } catch (const Error& error) {
-      log_message(LogLevel::kError, error.what());
-    }
+    write_json_file(file, {{"messages", messages}});
+    fmt::print("(saved to {})\n", file);
   }
 
   GenerationFlags flags_;
