@@ -1,0 +1,118 @@
+#include "backend/pjrt/pjrt_backend.h"
+
+#include <algorithm>
+#include <chrono>
+
+#include "backend/pjrt/client.h"
+#include "backend/pjrt/compiler.h"
+#include "backend/pjrt/pjrt_buffer.h"
+#include "backend/pjrt/pjrt_executable.h"
+#include "backend/pjrt/prepare_graph.h"
+#include "base/error.h"
+#include "ops/ops.h"
+
+namespace vertebra {
+namespace {
+
+using pjrt::Client;
+using pjrt::Compiler;
+using pjrt::PjrtBuffer;
+
+class PjrtBackend final : public Backend {
+ public:
+  PjrtBackend(std::shared_ptr<Client> client, const PjrtBackendOptions& options)
+      : client_(std::move(client)),
+        compiler_(std::make_shared<Compiler>(client_, options.device_index,
+                                             options.cache ? *options.cache : default_cache())),
+        name_(options.device_name),
+        index_(options.device_index) {}
+
+  DeviceInfo device() const override {
+    const pjrt::DeviceDescription& description = client_->devices()[index_];
+    const pjrt::Plugin& plugin = client_->plugin();
+    return {fmt::format("{}:{}", name_, index_), description.kind, memory_bytes(),
+            fmt::format("{}, PJRT {}, StableHLO {}", plugin.file().string(), plugin.api_version(),
+                        plugin.stablehlo_version())};
+  }
+  std::unique_ptr<Executable> compile(const Graph& graph) override {
+    return std::make_unique<pjrt::PjrtExecutable>(client_, index_, compiler_, pjrt::prepare_graph(graph));
+  }
+  std::unique_ptr<Buffer> allocate(const TensorType& type) override {
+    return std::make_unique<PjrtBuffer>(client_, client_->device(index_), type);
+  }
+  std::unique_ptr<Buffer> upload(const Tensor& host) override {
+    auto buffer = std::make_unique<PjrtBuffer>(client_, client_->device(index_), host.type());
+    buffer->copy_from(host);
+    return buffer;
+  }
+  bool native_bf16() const override { return client_->plugin().vendor().native_bf16; }
+  double peak_flops(DType dtype) override;
+
+ private:
+  static std::filesystem::path default_cache() {
+    const std::filesystem::path folder = pjrt::cache_folder();
+    return folder.empty() ? folder : folder / "executables";
+  }
+  const pjrt::Chip* chip() const {
+    return pjrt::find_chip(client_->plugin().vendor(), client_->devices()[index_].kind);
+  }
+  uint64_t memory_bytes() const {
+    const uint64_t reported = client_->devices()[index_].memory_bytes;
+    if (reported > 0 || chip() == nullptr) return reported;
+    return static_cast<uint64_t>(chip()->memory_bytes);
+  }
+  double measure_peak(DType dtype);
+
+  std::shared_ptr<Client> client_;
+  std::shared_ptr<Compiler> compiler_;
+  std::string name_;
+  size_t index_;
+  double peak_f32_ = 0, peak_bf16_ = 0;
+};
+
+double PjrtBackend::peak_flops(DType dtype) {
+  const bool bf16 = dtype == DType::kBF16;
+  if (const pjrt::Chip* found = chip()) {
+    const double stated = bf16 ? found->bf16_flops : found->f32_flops;
+    if (stated > 0) return stated;
+  }
+  double& peak = bf16 ? peak_bf16_ : peak_f32_;
+  if (peak == 0) peak = measure_peak(bf16 ? DType::kBF16 : DType::kF32);
+  return peak;
+}
+
+// For chips that the table does not have: the best of a few products of 1024 x 1024 matrices.
+double PjrtBackend::measure_peak(DType dtype) {
+  constexpr int64_t kSize = 1024;
+  const TensorType type = {DType::kF32, {kSize, kSize}};
+  Graph graph;
+  const Value a = graph.parameter("a", type), b = graph.parameter("b", type);
+  graph.add_output("c", matmul(a, b, dtype));
+  const std::unique_ptr<Executable> executable = compile(graph);
+  const std::unique_ptr<Buffer> left = upload(Tensor::zeros(type)), right = upload(Tensor::zeros(type)),
+                                product = allocate(type);
+  Buffer* const inputs[] = {left.get(), right.get()};
+  Buffer* const outputs[] = {product.get()};
+  double best = 1e30;
+  for (int i = 0; i < 4; ++i) {
+    const auto start = std::chrono::steady_clock::now();
+    executable->run(inputs, outputs);
+    product->to_host();
+    best = std::min(best, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+  }
+  return 2.0 * kSize * kSize * kSize / best;
+}
+
+}  // namespace
+
+std::unique_ptr<Backend> make_pjrt_backend(const PjrtBackendOptions& options) {
+  const pjrt::Vendor& vendor =
+      options.vendor != nullptr ? *options.vendor : pjrt::vendor_of_file(options.plugin.string());
+  auto client = std::make_shared<Client>(pjrt::Plugin::load(options.plugin, vendor));
+  require(options.device_index < client->devices().size(), Code::kOutOfRange,
+          "device {} of {} was asked for; it has {} (numbered from 0)", options.device_index,
+          options.device_name, client->devices().size());
+  return std::make_unique<PjrtBackend>(std::move(client), options);
+}
+
+}  // namespace vertebra

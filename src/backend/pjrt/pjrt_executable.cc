@@ -1,0 +1,213 @@
+#include "backend/pjrt/pjrt_executable.h"
+
+#include <algorithm>
+
+#include "backend/pjrt/bounded_shapes.h"
+#include "backend/pjrt/stablehlo.h"
+#include "base/error.h"
+#include "base/log.h"
+
+namespace vertebra::pjrt {
+namespace {
+
+// Runs queued behind the one on the device: enough that the host prepares the next step meanwhile.
+constexpr size_t kMostRunning = 2;
+
+}  // namespace
+
+PjrtExecutable::PjrtExecutable(std::shared_ptr<Client> client, size_t device_index,
+                               std::shared_ptr<Compiler> compiler, Graph graph)
+    : client_(std::move(client)),
+      device_index_(device_index),
+      compiler_(std::move(compiler)),
+      graph_(std::move(graph)),
+      symbols_(symbols_of(graph_)) {
+  given_up_.resize(graph_.inputs().size(), false);
+  for (const auto& output : graph_.outputs()) {
+    if (output.donated_input >= 0) given_up_[static_cast<size_t>(output.donated_input)] = true;
+  }
+  if (symbols_.empty()) variant({});
+}
+
+PjrtExecutable::~PjrtExecutable() {
+  while (!running_.empty()) {
+    try {
+      wait_for_oldest();
+    } catch (const std::exception& error) {
+      log_warning("{}", error.what());
+    }
+  }
+}
+
+PjrtExecutable::Variant& PjrtExecutable::variant(const Sizes& padded) {
+  if (const auto it = variants_.find(padded); it != variants_.end()) return it->second;
+  Variant out;
+  out.module = print(padded, out);
+  out.executable = compiler_->compile(out.module);
+  const size_t outputs = out.executable->output_count();
+  require(outputs == graph_.outputs().size(), Code::kInternal,
+          "the plugin made an executable of {} outputs from a graph of {}", outputs, graph_.outputs().size());
+  return variants_.emplace(padded, std::move(out)).first->second;
+}
+
+std::string PjrtExecutable::print(const Sizes& padded, Variant& out) const {
+  const Graph graph = pad_bounded(graph_, symbols_, padded);
+  for (const auto& input : graph.inputs()) out.inputs.push_back(input.value.type());
+  for (const auto& output : graph.outputs()) out.outputs.push_back(output.value.type());
+  return print_stablehlo(graph, client_->plugin().vendor());
+}
+
+void PjrtExecutable::run(std::span<Buffer* const> inputs, std::span<Buffer* const> outputs) {
+  Sizes actual(symbols_.size(), -1), padded;
+  const std::vector<PjrtBuffer*> in = check_inputs(inputs, actual);
+  const std::vector<PjrtBuffer*> out = check_outputs(in, outputs, actual);
+  for (size_t i = 0; i < symbols_.size(); ++i) padded.push_back(bucket_size(actual[i], symbols_[i].bound));
+  const Variant& chosen = variant(padded);
+
+  std::vector<BufferHandle*> arguments;
+  for (size_t i = 0; i < in.size(); ++i) arguments.push_back(in[i]->input(chosen.inputs[i]));
+  for (const int64_t size : actual) arguments.push_back(size_scalar(size));
+  std::vector<BufferHandle*> results(out.size(), nullptr);
+  while (running_.size() >= kMostRunning) wait_for_oldest();
+
+  Padded<ExecuteOptions> options;
+  client_->plugin().set_size(options);
+  BufferHandle* const* argument_list = arguments.data();
+  BufferHandle** result_list = results.data();
+  EventHandle* done = nullptr;
+  ExecuteArgs args = {};
+  args.executable = chosen.executable->handle();
+  args.options = &options.value;
+  args.argument_lists = &argument_list;
+  args.num_devices = 1;
+  args.num_args = arguments.size();
+  args.output_lists = &result_list;
+  args.device_complete_events = &done;
+  client_->plugin().call(Slot::kLoadedExecutableExecute, args, "run the graph");
+  if (done != nullptr) running_.push_back(done);
+
+  for (size_t i = 0; i < in.size(); ++i) {
+    if (given_up_[i]) in[i]->give_up();
+  }
+  for (size_t j = 0; j < out.size(); ++j)
+    out[j]->adopt(DeviceBuffer(client_, results[j]), chosen.outputs[j],
+                  actual_type(graph_.outputs()[j].value.type(), actual));
+}
+
+std::vector<PjrtBuffer*> PjrtExecutable::check_inputs(std::span<Buffer* const> inputs, Sizes& actual) const {
+  const auto& declared = graph_.inputs();
+  require(inputs.size() == declared.size(), "{} inputs given, the graph has {}", inputs.size(),
+          declared.size());
+  std::vector<PjrtBuffer*> out;
+  std::vector<int> bound_by(symbols_.size(), -1);
+  std::map<const Buffer*, size_t> seen;
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    auto* buffer = dynamic_cast<PjrtBuffer*>(inputs[i]);
+    require(buffer != nullptr && &buffer->client() == client_.get(), "input '{}' is {}", declared[i].name,
+            inputs[i] == nullptr ? "missing" : "no buffer of this device");
+    const TensorType& wanted = declared[i].value.type();
+    require(fits(buffer->type(), wanted), "input '{}' has type {}, the graph wants {}", declared[i].name,
+            buffer->type().to_string(), wanted.to_string());
+    bind_symbols(i, buffer->type(), actual, bound_by);
+    const auto [it, is_new] = seen.emplace(buffer, i);
+    require(is_new || (!given_up_[i] && !given_up_[it->second]),
+            "inputs '{}' and '{}' are given the same buffer, and an output takes over one of them",
+            declared[it->second].name, declared[i].name);
+    out.push_back(buffer);
+  }
+  return out;
+}
+
+void PjrtExecutable::bind_symbols(size_t input, const TensorType& type, Sizes& actual,
+                                  std::vector<int>& bound_by) const {
+  const auto& declared = graph_.inputs()[input];
+  for (int axis = 0; axis < type.shape.rank(); ++axis) {
+    const uint8_t symbol = declared.value.shape().dim(axis).symbol;
+    if (symbol == 0) continue;
+    const auto it =
+        std::find_if(symbols_.begin(), symbols_.end(), [&](const Symbol& s) { return s.symbol == symbol; });
+    const auto at = static_cast<size_t>(it - symbols_.begin());
+    if (actual[at] < 0) {
+      actual[at] = type.shape[axis];
+      bound_by[at] = static_cast<int>(input);
+    }
+    require(actual[at] == type.shape[axis],
+            "input '{}' has type {}: its dimension {} must be {}, as in input '{}'", declared.name,
+            type.to_string(), axis, actual[at], graph_.inputs()[static_cast<size_t>(bound_by[at])].name);
+  }
+}
+
+TensorType PjrtExecutable::actual_type(const TensorType& declared, const Sizes& actual) const {
+  TensorType out = at_bounds(declared);
+  for (int axis = 0; axis < out.shape.rank(); ++axis) {
+    for (size_t i = 0; i < symbols_.size(); ++i) {
+      if (declared.shape.dim(axis).symbol == symbols_[i].symbol) out.shape.set_dim(axis, actual[i]);
+    }
+  }
+  return out;
+}
+
+std::vector<PjrtBuffer*> PjrtExecutable::check_outputs(std::span<PjrtBuffer* const> inputs,
+                                                       std::span<Buffer* const> outputs,
+                                                       const Sizes& actual) const {
+  const auto& declared = graph_.outputs();
+  require(outputs.size() == declared.size(), "{} outputs given, the graph has {}", outputs.size(),
+          declared.size());
+  std::map<const Buffer*, size_t> input_of, seen;
+  for (size_t i = 0; i < inputs.size(); ++i) input_of.emplace(inputs[i], i);
+  std::vector<PjrtBuffer*> out;
+  for (size_t j = 0; j < outputs.size(); ++j) {
+    auto* buffer = dynamic_cast<PjrtBuffer*>(outputs[j]);
+    require(buffer != nullptr && &buffer->client() == client_.get(), "output '{}' is {}", declared[j].name,
+            outputs[j] == nullptr ? "missing" : "no buffer of this device");
+    const TensorType type = actual_type(declared[j].value.type(), actual);
+    require(buffer->declared().dtype == type.dtype && buffer->declared().size_bytes() >= type.size_bytes(),
+            "output '{}' of type {} does not fit the buffer given for it: type {}, {} bytes",
+            declared[j].name, type.to_string(), buffer->declared().to_string(),
+            buffer->declared().size_bytes());
+    if (const auto it = input_of.find(buffer); it != input_of.end()) {
+      require(declared[j].donated_input == static_cast<int>(it->second),
+              "output '{}' and input '{}' are given the same buffer, but the graph does not donate it",
+              declared[j].name, graph_.inputs()[it->second].name);
+    }
+    const auto [it, is_new] = seen.emplace(buffer, j);
+    require(is_new, "outputs '{}' and '{}' are given the same buffer", declared[it->second].name,
+            declared[j].name);
+    out.push_back(buffer);
+  }
+  return out;
+}
+
+// The sizes that occur are few; each is uploaded once.
+BufferHandle* PjrtExecutable::size_scalar(int64_t size) {
+  DeviceBuffer& kept = size_scalars_[size];
+  if (!kept.defined())
+    kept = DeviceBuffer::upload(client_, client_->device(device_index_),
+                                Tensor::scalar<int32_t>(static_cast<int32_t>(size)));
+  return kept.handle();
+}
+
+void PjrtExecutable::wait_for_oldest() {
+  EventHandle* event = running_.front();
+  running_.pop_front();
+  client_->plugin().await(event, "run the graph");
+}
+
+uint64_t PjrtExecutable::workspace_bytes() const {
+  uint64_t most = 0;
+  for (const auto& [sizes, each] : variants_) most = std::max(most, each.executable->temporary_bytes());
+  return most;
+}
+
+std::string PjrtExecutable::describe() const {
+  std::string out = graph_.to_string();
+  for (const auto& [sizes, each] : variants_) {
+    out += "\n";
+    for (size_t i = 0; i < sizes.size(); ++i)
+      out += fmt::format("n{} padded to {}\n", symbols_[i].symbol, sizes[i]);
+    out += each.module;
+  }
+  return out;
+}
+
+}  // namespace vertebra::pjrt

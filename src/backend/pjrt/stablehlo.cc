@@ -1,0 +1,114 @@
+#include "backend/pjrt/stablehlo.h"
+
+#include <algorithm>
+
+#include "backend/pjrt/stablehlo_ops.h"
+#include "base/error.h"
+#include "graph/op.h"
+
+namespace vertebra::pjrt {
+
+bool HloCall::banned(std::string_view operation) const {
+  const auto& list = vendor.banned_operations;
+  return std::find(list.begin(), list.end(), operation) != list.end();
+}
+
+HloTranslation find_translation(std::string_view op) {
+  for (const auto find :
+       {find_elementwise_translation, find_structural_translation, find_indexing_translation}) {
+    if (const HloTranslation found = find(op)) return found;
+  }
+  return nullptr;
+}
+
+namespace {
+
+std::string types_of(std::span<const TensorType> types) {
+  std::string out;
+  for (const TensorType& type : types) out += (out.empty() ? "" : ", ") + hlo_type(type);
+  return out;
+}
+
+std::string argument_attributes(const Graph& graph) {
+  std::string out;
+  for (size_t i = 0; i < graph.inputs().size(); ++i) {
+    std::string attributes;
+    for (size_t j = 0; j < graph.outputs().size(); ++j) {
+      if (graph.outputs()[j].donated_input == static_cast<int>(i))
+        attributes = fmt::format("tf.aliasing_output = {} : i32", j);
+    }
+    out += fmt::format("{}{{{}}}", i == 0 ? "" : ", ", attributes);
+  }
+  return out;
+}
+
+class Printer {
+ public:
+  Printer(const Graph& graph, const Vendor& vendor) : graph_(graph), vendor_(vendor), emit_(body_) {
+    values_.resize(graph.nodes().size());
+  }
+
+  std::string print() {
+    std::vector<TensorType> inputs, outputs;
+    std::string arguments, results;
+    for (size_t i = 0; i < graph_.inputs().size(); ++i) {
+      const auto& input = graph_.inputs()[i];
+      const HloValue value = {fmt::format("%arg{}.{}", i, hlo_name(input.name)), input.value.type()};
+      values_[static_cast<size_t>(input.value.node->id)] = value;
+      inputs.push_back(value.type);
+      arguments += fmt::format("{}{}: {}", i == 0 ? "" : ", ", value.name, hlo_type(value.type));
+    }
+    for (const auto& node : graph_.nodes()) print_node(*node);
+    for (const auto& output : graph_.outputs()) {
+      const HloValue& value = values_[static_cast<size_t>(output.value.node->id)];
+      results += (results.empty() ? "" : ", ") + value.name;
+      outputs.push_back(value.type);
+    }
+    const std::string result_types = types_of(outputs);
+    std::string out = "\"builtin.module\"() <{sym_name = \"vertebra\"}> ({\n";
+    out += fmt::format(
+        "\"func.func\"() <{{arg_attrs = [{}], function_type = ({}) -> ({}), sym_name = \"main\"}}> ({{\n",
+        argument_attributes(graph_), types_of(inputs), result_types);
+    out += fmt::format("^bb0({}):\n{}  \"func.return\"({}) : ({}) -> ()\n", arguments, body_, results,
+                       result_types);
+    return out + "}) : () -> ()\n}) : () -> ()\n";
+  }
+
+ private:
+  void print_node(const Node& node) {
+    if (is_parameter(node)) return;
+    HloValue& value = values_[static_cast<size_t>(node.id)];
+    emit_.set_scope(node.scope);
+    if (is_constant(node)) {
+      value = emit_.constant(constant_value(node));
+      return;
+    }
+    const HloTranslation translation = find_translation(node.op->name);
+    require(translation != nullptr, Code::kUnimplemented, "op '{}'{} has no translation to StableHLO",
+            node.op->name, node.scope.empty() ? "" : " in '" + node.scope + "'");
+    std::vector<HloValue> operands;
+    for (const Value& operand : node.operands)
+      operands.push_back(values_[static_cast<size_t>(operand.node->id)]);
+    value = translation({emit_, node, operands, vendor_});
+    VERTEBRA_CHECK(value.type == node.results[0], "a translation to StableHLO changed a value's type");
+  }
+
+  const Graph& graph_;
+  const Vendor& vendor_;
+  std::string body_;
+  HloEmitter emit_;
+  std::vector<HloValue> values_;  // by node id; every primitive has one result
+};
+
+}  // namespace
+
+std::string print_stablehlo(const Graph& graph, const Vendor& vendor) {
+  for (const auto& node : graph.nodes()) {
+    for (const TensorType& type : node->results)
+      require(type.shape.is_static(), Code::kInternal,
+              "a bounded dimension reached the printer: {} of type {}", node->op->name, type.to_string());
+  }
+  return Printer(graph, vendor).print();
+}
+
+}  // namespace vertebra::pjrt

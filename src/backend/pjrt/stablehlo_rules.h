@@ -1,0 +1,37 @@
+// What the verifier knows about each operation: operand count, attributes and their forms, types.
+#pragma once
+
+#include <string_view>
+#include <vector>
+
+#include "backend/pjrt/stablehlo_parser.h"
+
+namespace vertebra::pjrt {
+
+enum class AttributeForm {
+  kInteger,    // "5 : i64"
+  kList,       // "array<i64: 1, 2>"
+  kElements,   // "dense<...> : tensor<...>", of the result's type
+  kDirection,  // "#stablehlo<comparison_direction LT>"
+  kPrecision,  // "[#stablehlo<precision HIGHEST>, ...]"
+  kStruct,     // "#stablehlo.dot<...>": the type rule reads it
+};
+
+struct AttributeRule {
+  std::string_view name;
+  AttributeForm form;
+};
+
+struct OperationRule {
+  std::string_view name;
+  int operands;                           // -1: any number from 1
+  std::vector<AttributeRule> attributes;  // all are required
+  int regions;
+  // What is wrong with the types, in words; empty when nothing. Attributes have their forms.
+  std::string (*types)(const ParsedOperation&);
+};
+
+// Null for an unknown operation.
+const OperationRule* find_rule(std::string_view name);
+
+}  // namespace vertebra::pjrt

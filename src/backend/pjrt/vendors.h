@@ -1,0 +1,68 @@
+// What is particular to each vendor, in one table: where its plugin lies, what must be set before it is
+// loaded, how a machine without the chip is told, what its compiler cannot do, what its chips reach. Adding a
+// vendor is adding a row (docs/add-a-chip.md); no other file names one.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace vertebra::pjrt {
+
+// The peaks that shares of the ceiling refer to, from the vendor's data sheets. `kind` is searched in the
+// device kind that the plugin reports.
+struct Chip {
+  std::string_view kind;
+  double bf16_flops = 0, f32_flops = 0;
+  double memory_bytes = 0, bandwidth_bytes_per_second = 0;
+};
+
+struct EnvironmentSetting {
+  std::string_view name, value;  // set before the plugin is loaded, unless the user has set it
+};
+
+struct CreateOption {
+  std::string_view name;
+  int64_t value;
+};
+
+enum class Partitioner { kShardy, kGspmd };
+
+struct Vendor {
+  std::string_view name;  // as in --device pjrt:NAME
+  std::string_view description;
+  // Below a Python site-packages folder, and absolute; '*' stands for any run of characters in one name.
+  std::vector<std::string_view> package_files;
+  std::vector<std::string_view> system_files;
+  std::vector<std::string_view>
+      environment_variables;  // may name the plugin's file (beside VERTEBRA_PJRT_NAME)
+  std::vector<EnvironmentSetting> environment;
+  std::vector<CreateOption> create_options;
+  // One of these files exists where the chip does; empty: runs anywhere. Some plugins hang for minutes
+  // without.
+  std::vector<std::string_view> device_files;
+  // Structures longer than the plugin knows: most take them, some compare sizes for equality.
+  bool accepts_longer_structs = true;
+  Partitioner partitioner = Partitioner::kShardy;
+  // StableHLO operations that the compiler does not take; the printer writes the replacement, or the verifier
+  // refuses the module and names the operation.
+  std::vector<std::string_view> banned_operations;
+  bool native_bf16 = true;
+  std::vector<Chip> chips;
+};
+
+std::span<const Vendor> vendors();
+// Null when there is none of that name.
+const Vendor* find_vendor(std::string_view name);
+// The row whose file names fit the path; a row without any particularity when none does.
+const Vendor& vendor_of_file(std::string_view path);
+// The peaks of a device of that kind; null when the table has none.
+const Chip* find_chip(const Vendor& vendor, std::string_view device_kind);
+// Why a plugin of this vendor need not be started here ("none of /dev/neuron0 exists"); empty when it may be.
+std::string missing_device(const Vendor& vendor);
+// "a*c" matches "abc"; '*' does not cross '/'.
+bool matches(std::string_view pattern, std::string_view text);
+
+}  // namespace vertebra::pjrt

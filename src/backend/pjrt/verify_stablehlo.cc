@@ -1,0 +1,219 @@
+#include "backend/pjrt/verify_stablehlo.h"
+
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <charconv>
+#include <map>
+
+#include "backend/pjrt/stablehlo_rules.h"
+#include "base/error.h"
+
+namespace vertebra::pjrt {
+namespace {
+
+template <class... Args>
+void check(bool condition, const ParsedOperation& op, fmt::format_string<Args...> format, Args&&... args) {
+  if (!condition) [[unlikely]]
+    fail(Code::kInternal, "StableHLO text, line {}: {}: {}", op.line, op.name,
+         fmt::format(format, std::forward<Args>(args)...));
+}
+
+bool is_number(std::string_view text) {
+  int64_t value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  return error == std::errc() && end == text.data() + text.size();
+}
+
+size_t element_bytes(const std::string& element) {
+  static const std::map<std::string, size_t> kBytes = {{"f32", 4}, {"bf16", 2}, {"f16", 2},  {"f64", 8},
+                                                       {"i64", 8}, {"i32", 4},  {"ui32", 4}, {"i8", 1},
+                                                       {"ui8", 1}, {"i1", 1}};
+  return kBytes.at(element);
+}
+
+// The text between "dense<" and ">": nothing, one element, or the bytes of all in hexadecimal.
+bool is_data(std::string_view data, const ParsedType& type) {
+  const size_t bytes = element_bytes(type.element);
+  const bool is_float = type.element.find('f') != std::string::npos;
+  const auto hex = [](std::string_view digits) {
+    return digits.starts_with("0x") &&
+           digits.find_first_not_of("0123456789ABCDEF", 2) == std::string_view::npos;
+  };
+  if (type.elements() == 0) return data.empty();
+  if (data.starts_with("\"") && data.ends_with("\"") && data.size() > 2) {
+    const std::string_view inside = data.substr(1, data.size() - 2);
+    return hex(inside) && inside.size() == 2 + 2 * bytes * static_cast<size_t>(type.elements());
+  }
+  if (type.element == "i1") return data == "true" || data == "false";
+  return is_float ? hex(data) && data.size() == 2 + 2 * bytes : is_number(data);
+}
+
+bool has_form(const std::string& text, AttributeForm form, const ParsedOperation& op) {
+  std::vector<int64_t> list;
+  switch (form) {
+    case AttributeForm::kInteger:
+      return text.ends_with(" : i64") && is_number(std::string_view(text).substr(0, text.size() - 6));
+    case AttributeForm::kList:
+      return text.starts_with("array<i64") && parse_list(text, list);
+    case AttributeForm::kElements: {
+      if (op.result_types.size() != 1) return false;
+      const ParsedType& type = op.result_types[0];
+      std::string tail = "> : tensor<";
+      for (const int64_t size : type.sizes) tail += std::to_string(size) + "x";
+      tail += type.element + ">";
+      if (!text.starts_with("dense<") || !text.ends_with(tail)) return false;
+      return is_data(std::string_view(text).substr(6, text.size() - 6 - tail.size()), type);
+    }
+    case AttributeForm::kDirection: {
+      static constexpr std::string_view kDirections[] = {"EQ", "NE", "LT", "LE", "GT", "GE"};
+      return std::any_of(std::begin(kDirections), std::end(kDirections), [&](std::string_view each) {
+        return text == fmt::format("#stablehlo<comparison_direction {}>", each);
+      });
+    }
+    case AttributeForm::kPrecision:
+      return text == "[#stablehlo<precision HIGHEST>, #stablehlo<precision HIGHEST>]";
+    case AttributeForm::kStruct:
+      return text.starts_with("#stablehlo.");
+  }
+  return false;
+}
+
+class Verifier {
+ public:
+  explicit Verifier(const Vendor& vendor) : vendor_(vendor) {}
+
+  void module(const ParsedOperation& op) {
+    check(op.name == "builtin.module" && op.regions.size() == 1 && op.regions[0].operations.size() == 1, op,
+          "a module of one function is wanted");
+    const ParsedOperation& function = op.regions[0].operations[0];
+    check(function.name == "func.func" && function.regions.size() == 1, function, "a function is wanted");
+    const std::string* name = function.attribute("sym_name");
+    check(name != nullptr && *name == "\"main\"", function, "the function must be called main");
+    check(function.attribute("function_type") != nullptr, function, "the function has no type");
+    const ParsedRegion& body = function.regions[0];
+    arguments(function, body);
+    block(function, body, "func.return");
+    signature(function, body);
+  }
+
+ private:
+  void define(const ParsedOperation& op, const std::string& name, const ParsedType& type) {
+    check(values_.emplace(name, type).second, op, "the name %{} is defined twice", name);
+    order_.push_back(name);
+  }
+
+  // Names of a region are gone after it, but may not hide outer ones.
+  void block(const ParsedOperation& parent, const ParsedRegion& region, std::string_view terminator) {
+    const size_t outside = order_.size();
+    for (const auto& [name, type] : region.arguments) define(parent, name, type);
+    for (size_t i = 0; i < region.operations.size(); ++i) {
+      const ParsedOperation& op = region.operations[i];
+      operands(op);
+      if (i + 1 == region.operations.size()) {
+        check(op.name == terminator && op.results.empty(), op, "the region must end in {}", terminator);
+      } else {
+        operation(op);
+      }
+    }
+    check(!region.operations.empty(), parent, "the region is empty");
+    for (; order_.size() > outside; order_.pop_back()) values_.erase(order_.back());
+  }
+
+  void operands(const ParsedOperation& op) const {
+    check(op.operands.size() == op.operand_types.size(), op, "{} operands with {} types", op.operands.size(),
+          op.operand_types.size());
+    for (size_t i = 0; i < op.operands.size(); ++i) {
+      const auto it = values_.find(op.operands[i]);
+      check(it != values_.end(), op, "%{} is not defined before its use", op.operands[i]);
+      check(it->second == op.operand_types[i], op, "%{} is used as {}, but defined as {}", op.operands[i],
+            op.operand_types[i].to_string(), it->second.to_string());
+    }
+  }
+
+  void operation(const ParsedOperation& op) {
+    const auto& banned = vendor_.banned_operations;
+    require(std::find(banned.begin(), banned.end(), op.name) == banned.end(), Code::kUnimplemented,
+            "the compiler of '{}' does not take {} (line {} of the StableHLO text)", vendor_.name, op.name,
+            op.line);
+    const OperationRule* rule = find_rule(op.name);
+    check(rule != nullptr, op, "the operation is unknown");
+    check(
+        rule->operands < 0 ? !op.operands.empty() : op.operands.size() == static_cast<size_t>(rule->operands),
+        op, "{} operands given, {} are wanted", op.operands.size(), rule->operands);
+    check(op.results.size() == 1 && op.result_types.size() == 1, op, "one result is wanted");
+    check(op.regions.size() == static_cast<size_t>(rule->regions), op, "{} regions given, {} are wanted",
+          op.regions.size(), rule->regions);
+    for (const auto& [name, value] : op.attributes) {
+      check(std::any_of(rule->attributes.begin(), rule->attributes.end(),
+                        [&](const AttributeRule& each) { return each.name == name; }),
+            op, "the attribute '{}' is unknown", name);
+    }
+    for (const AttributeRule& each : rule->attributes) {
+      const std::string* value = op.attribute(each.name);
+      check(value != nullptr, op, "the attribute '{}' is missing", each.name);
+      check(has_form(*value, each.form, op), op, "the attribute '{}' is malformed: {}", each.name,
+            std::string_view(*value).substr(0, 80));
+    }
+    for (const ParsedRegion& region : op.regions) block(op, region, "stablehlo.return");
+    const std::string wrong = rule->types(op);
+    check(wrong.empty(), op, "{}", wrong);
+    define(op, op.results[0], op.result_types[0]);
+  }
+
+  // One dictionary per argument: empty, or a donation to an output.
+  void arguments(const ParsedOperation& function, const ParsedRegion& body) {
+    const std::string* text = function.attribute("arg_attrs");
+    check(text != nullptr && text->size() >= 2 && text->front() == '[', function, "arg_attrs are missing");
+    const ParsedOperation& last = body.operations.empty() ? function : body.operations.back();
+    std::vector<bool> taken(last.operands.size(), false);
+    size_t count = 0;
+    for (size_t at = text->find('{'); at != std::string::npos; at = text->find('{', at + 1), ++count) {
+      const size_t end = text->find('}', at);
+      check(end != std::string::npos, function, "arg_attrs are malformed");
+      const std::string_view inside = std::string_view(*text).substr(at + 1, end - at - 1);
+      if (inside.empty()) continue;
+      constexpr std::string_view kBefore = "tf.aliasing_output = ", kAfter = " : i32";
+      check(inside.starts_with(kBefore) && inside.ends_with(kAfter), function,
+            "the argument attribute '{}' is unknown", inside);
+      const std::string_view number =
+          inside.substr(kBefore.size(), inside.size() - kBefore.size() - kAfter.size());
+      check(is_number(number), function, "tf.aliasing_output is no number");
+      const auto output = static_cast<size_t>(std::stoll(std::string(number)));
+      check(output < taken.size() && !taken[output], function, "output {} takes over a second argument",
+            output);
+      taken[output] = true;
+      check(count < body.arguments.size() && body.arguments[count].second == last.operand_types[output],
+            function, "argument {} is donated to an output of another type", count);
+    }
+    check(count == body.arguments.size(), function, "{} argument attributes for {} arguments", count,
+          body.arguments.size());
+  }
+
+  static std::string spelled(const std::vector<ParsedType>& types) {
+    std::string out;
+    for (const ParsedType& type : types)
+      out += (out.empty() ? "tensor<" : ", tensor<") + type.to_string() + ">";
+    return out;
+  }
+
+  static void signature(const ParsedOperation& function, const ParsedRegion& body) {
+    std::vector<ParsedType> types;
+    for (const auto& [name, type] : body.arguments) types.push_back(type);
+    const std::string wanted =
+        fmt::format("({}) -> ({})", spelled(types), spelled(body.operations.back().operand_types));
+    check(*function.attribute("function_type") == wanted, function, "function_type does not fit the body");
+  }
+
+  const Vendor& vendor_;
+  std::map<std::string, ParsedType> values_;  // in scope
+  std::vector<std::string> order_;            // their names, as defined
+};
+
+}  // namespace
+
+void verify_stablehlo(std::string_view module, const Vendor& vendor) {
+  Verifier(vendor).module(parse_stablehlo(module));
+}
+
+}  // namespace vertebra::pjrt

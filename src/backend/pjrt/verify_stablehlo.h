@@ -1,0 +1,17 @@
+// Checks a StableHLO module before a plugin sees it. Plugins ignore misspelt optional attributes, take
+// attributes of the wrong width for missing, and abort the process on some mistakes; here each is an error
+// that names line and operation.
+#pragma once
+
+#include <string_view>
+
+#include "backend/pjrt/vendors.h"
+
+namespace vertebra::pjrt {
+
+// Structure, names (defined once, before use, in scope), operations known and not banned by the vendor,
+// attributes known, all there and of the right form, operand and result types right for the operation. Throws
+// unimplemented for a banned operation, internal for all else.
+void verify_stablehlo(std::string_view module, const Vendor& vendor);
+
+}  // namespace vertebra::pjrt
