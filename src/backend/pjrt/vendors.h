@@ -40,6 +40,7 @@ struct Vendor {
       environment_variables;  // may name the plugin's file (beside VERTEBRA_PJRT_NAME)
   std::vector<EnvironmentSetting> environment;
   std::vector<CreateOption> create_options;
+  std::string_view threads_variable = {};  // environment variable that limits its threads on the host
   // One of these files exists where the chip does; empty: runs anywhere. Some plugins hang for minutes
   // without.
   std::vector<std::string_view> device_files;
