@@ -10,6 +10,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
@@ -281,8 +282,11 @@ void measure(const Options& options, const Case& c, const std::string& program) 
   ThreadTeam team(options.threads);
   double flops = measure_fma_ceiling(c.compute, team);
   for (int round = 0; round < options.rounds; ++round) {
-    for (Contender& each : contenders)
+    for (Contender& each : contenders) {
+      // The threads of the one before spin on for a while after their step; they shall not slow down this one.
+      std::this_thread::sleep_for(std::chrono::milliseconds(300));
       require(each.step(true), "{} ended in the midst of measuring", each.name);
+    }
   }
   flops = std::max(flops, measure_fma_ceiling(c.compute, team));
   for (Contender& each : contenders) {
