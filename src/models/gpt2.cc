@@ -2,6 +2,7 @@
 // MLP, tied head. Names as in transformers, whose Conv1D keeps matrices as [in, out].
 #include <cmath>
 
+#include "models/config.h"
 #include "models/model.h"
 #include "ops/ops.h"
 
@@ -55,11 +56,8 @@ Gpt2::Gpt2(const Json& config, std::string_view source) : config_(config) {
           "{}: activation_function '{}' is not supported; gelu_new, gelu_pytorch_tanh and gelu are", source,
           activation);
   tanh_approximation_ = activation != "gelu";
-  for (const char* key :
-       {"scale_attn_by_inverse_layer_idx", "reorder_and_upcast_attn", "add_cross_attention"}) {
-    require(!json_get<bool>(config, key, source, false), Code::kUnimplemented,
-            "{}: {} = true is not supported", source, key);
-  }
+  refuse_flags(config, {"scale_attn_by_inverse_layer_idx", "reorder_and_upcast_attn", "add_cross_attention"},
+               source);
   declare(json_get<double>(config, "initializer_range", source, 0.02));
 }
 
@@ -148,24 +146,22 @@ std::unique_ptr<Model> make_gpt2(const Json& config, std::string_view source) {
 }
 
 Json default_gpt2_config(const Json& sizes, int64_t vocabulary, int64_t context_length) {
-  constexpr const char* kSource = "recipe [model]";
-  const auto depth = json_get<int64_t>(sizes, "depth", kSource, 12);
-  const auto embedding = json_get<int64_t>(sizes, "embedding", kSource, 64 * depth);
+  const RecipeSizes recipe = read_recipe_sizes(sizes, 12);
   return {{"architectures", {"GPT2LMHeadModel"}},
           {"model_type", "gpt2"},
           {"activation_function", "gelu_new"},
           {"attn_pdrop", 0.0},
           {"bos_token_id", nullptr},
           {"embd_pdrop", 0.0},
-          {"initializer_range", json_get<double>(sizes, "initializer_range", kSource, 0.02)},
-          {"layer_norm_epsilon", json_get<double>(sizes, "norm_epsilon", kSource, 1e-5)},
-          {"n_embd", embedding},
-          {"n_head", json_get<int64_t>(sizes, "heads", kSource, std::max<int64_t>(1, embedding / 64))},
-          {"n_inner", json_get<int64_t>(sizes, "feed_forward", kSource, 4 * embedding)},
-          {"n_layer", depth},
+          {"initializer_range", recipe.initializer_range},
+          {"layer_norm_epsilon", recipe.norm_epsilon},
+          {"n_embd", recipe.embedding},
+          {"n_head", recipe.heads},
+          {"n_inner", recipe.feed_forward.value_or(4 * recipe.embedding)},
+          {"n_layer", recipe.depth},
           {"n_positions", context_length},
           {"resid_pdrop", 0.0},
-          {"tie_word_embeddings", json_get<bool>(sizes, "tied", kSource, true)},
+          {"tie_word_embeddings", recipe.tied},
           {"torch_dtype", "float32"},
           {"use_cache", true},
           {"vocab_size", vocabulary}};

@@ -2,6 +2,7 @@
 // attention, SwiGLU, tied or untied head. Configuration and parameter names as in transformers.
 #include <cmath>
 
+#include "models/config.h"
 #include "models/model.h"
 #include "ops/ops.h"
 
@@ -71,10 +72,7 @@ Llama::Llama(const Json& config, std::string_view source) : config_(config) {
   norm_epsilon_ = config_epsilon(config, "rms_norm_eps", source, 1e-6);
   rope_theta_ = read_rope_theta(config, source);
   tied_ = json_get<bool>(config, "tie_word_embeddings", source, false);
-  for (const char* key : {"attention_bias", "mlp_bias"}) {
-    require(!json_get<bool>(config, key, source, false), Code::kUnimplemented,
-            "{}: {} = true is not supported", source, key);
-  }
+  refuse_flags(config, {"attention_bias", "mlp_bias"}, source);
   const auto activation = json_get<std::string>(config, "hidden_act", source, "silu");
   require(activation == "silu", Code::kUnimplemented,
           "{}: hidden_act '{}' is not supported; 'silu' was wanted", source, activation);
@@ -163,36 +161,30 @@ std::unique_ptr<Model> make_llama(const Json& config, std::string_view source) {
 
 Json default_llama_config(const Json& sizes, int64_t vocabulary, int64_t context_length) {
   constexpr const char* kSource = "recipe [model]";
-  const auto depth = json_get<int64_t>(sizes, "depth", kSource, 6);
-  const auto embedding = json_get<int64_t>(sizes, "embedding", kSource, 64 * depth);
-  const auto heads = json_get<int64_t>(sizes, "heads", kSource, std::max<int64_t>(1, embedding / 64));
-  require(sizes.contains("head_dim") || (heads > 0 && embedding % heads == 0),
-          "model.embedding {} is no multiple of model.heads {}; choose a divisor, or set model.head_dim",
-          embedding, heads);
+  const RecipeSizes recipe = read_recipe_sizes(sizes, 6);
   // 8/3 E, rounded up to a multiple of 32: as many parameters as a plain MLP of width 4 E.
-  const auto feed_forward =
-      json_get<int64_t>(sizes, "feed_forward", kSource, (embedding * 8 / 3 + 31) / 32 * 32);
-  return {
-      {"architectures", {"LlamaForCausalLM"}},
-      {"model_type", "llama"},
-      {"attention_bias", false},
-      {"attention_dropout", 0.0},
-      {"head_dim", json_get<int64_t>(sizes, "head_dim", kSource, embedding / std::max<int64_t>(1, heads))},
-      {"hidden_act", "silu"},
-      {"hidden_size", embedding},
-      {"initializer_range", json_get<double>(sizes, "initializer_range", kSource, 0.02)},
-      {"intermediate_size", feed_forward},
-      {"max_position_embeddings", context_length},
-      {"mlp_bias", false},
-      {"num_attention_heads", heads},
-      {"num_hidden_layers", depth},
-      {"num_key_value_heads", json_get<int64_t>(sizes, "key_value_heads", kSource, heads)},
-      {"rms_norm_eps", json_get<double>(sizes, "norm_epsilon", kSource, 1e-5)},
-      {"rope_theta", json_get<double>(sizes, "rope_theta", kSource, 10000.0)},
-      {"tie_word_embeddings", json_get<bool>(sizes, "tied", kSource, true)},
-      {"torch_dtype", "float32"},
-      {"use_cache", true},
-      {"vocab_size", vocabulary}};
+  const int64_t feed_forward = recipe.feed_forward.value_or((recipe.embedding * 8 / 3 + 31) / 32 * 32);
+  const int64_t head_dim = recipe.embedding / std::max<int64_t>(1, recipe.heads);
+  return {{"architectures", {"LlamaForCausalLM"}},
+          {"model_type", "llama"},
+          {"attention_bias", false},
+          {"attention_dropout", 0.0},
+          {"head_dim", json_get<int64_t>(sizes, "head_dim", kSource, head_dim)},
+          {"hidden_act", "silu"},
+          {"hidden_size", recipe.embedding},
+          {"initializer_range", recipe.initializer_range},
+          {"intermediate_size", feed_forward},
+          {"max_position_embeddings", context_length},
+          {"mlp_bias", false},
+          {"num_attention_heads", recipe.heads},
+          {"num_hidden_layers", recipe.depth},
+          {"num_key_value_heads", json_get<int64_t>(sizes, "key_value_heads", kSource, recipe.heads)},
+          {"rms_norm_eps", recipe.norm_epsilon},
+          {"rope_theta", json_get<double>(sizes, "rope_theta", kSource, 10000.0)},
+          {"tie_word_embeddings", recipe.tied},
+          {"torch_dtype", "float32"},
+          {"use_cache", true},
+          {"vocab_size", vocabulary}};
 }
 
 }  // namespace vertebra
