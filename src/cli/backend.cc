@@ -59,7 +59,8 @@ Backend& open_backend(const GlobalOptions& global) {
     backend = open_pjrt(global);
   } else {
     fail(Code::kInvalidArgument,
-         "device '{}' is not known; 'cpu' is, and 'pjrt:NAME' or 'pjrt:/path/to/plugin.so' for a vendor's plugin "
+         "device '{}' is not known; 'cpu' is, and 'pjrt:NAME' or 'pjrt:/path/to/plugin.so' for a vendor's "
+         "plugin "
          "('vertebra devices' lists what is here)",
          global.device);
   }

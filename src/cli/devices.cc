@@ -1,5 +1,5 @@
-// vertebra devices: what this machine and this build can compute on: the CPU, and every device of every PJRT plugin
-// found, or why a plugin cannot start.
+// vertebra devices: what this machine and this build can compute on: the CPU, and every device of every PJRT
+// plugin found, or why a plugin cannot start.
 #include <fmt/format.h>
 
 #include "backend/cpu/kernels/isa.h"
@@ -119,13 +119,15 @@ class DevicesCommand final : public Command {
         fmt::print("{}:{}\n", each.name(), i);
         fmt::print("  kind              {}\n", device.kind);
         fmt::print("  memory            {}\n", memory_text(device.memory_bytes));
-        fmt::print("  bf16 products     {}\n", each.plugin.vendor->native_bf16 ? "native" : "computed as f32");
+        fmt::print("  bf16 products     {}\n",
+                   each.plugin.vendor->native_bf16 ? "native" : "computed as f32");
         fmt::print("  versions          {}\n", each.versions());
         fmt::print("  found             {}\n", each.found());
       }
     }
     if (plugins.empty())
-      fmt::print("no PJRT plugins found ('tools/get-plugin cpu' fetches one that runs on any x86-64 processor)\n");
+      fmt::print(
+          "no PJRT plugins found ('tools/get-plugin cpu' fetches one that runs on any x86-64 processor)\n");
   }
 };
 

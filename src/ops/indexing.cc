@@ -1,4 +1,4 @@
-// Rows by index: gather_rows, scatter_add_rows, dynamic_update_slice (primitives), embedding (a
+// Rows by index: gather_rows, scatter_add_rows, dynamic_update_slice (primitives), write_rows, embedding (a
 // gather with a name of its own, so that a backend can tell it apart).
 #include "ops/ops.h"
 #include "ops/registry.h"
@@ -55,6 +55,19 @@ Types infer_update(const InferInput& in) {
   return {in.operands[0]};
 }
 
+Types infer_write(const InferInput& in) {
+  in.check_operand_count(3);
+  check_dtype(in, 1, DType::kI32, "the index");
+  in.check(in.operands[0].dtype != DType::kBool, "there is no arithmetic on bool");
+  check_rank(in, 1, 1, "the index");
+  const Shape& table = in.operands[0].shape;
+  in.check(table.rank() >= 1, "the table is a scalar and has no rows");
+  Shape rows = table;
+  rows.set_dim(0, in.operands[1].shape.dim(0));
+  check_type(in, 2, {in.operands[0].dtype, rows}, "the rows");
+  return {in.operands[0]};
+}
+
 std::vector<OpSample> gather_samples() {
   return {{"rows", {normal({7, 33}), integers({5}, 0, 7)}, {}},
           {"indices outside", {normal({4, 3}), values({5}, {-2, 0, 3, 4, 99}, DType::kI32)}, {}},
@@ -99,6 +112,26 @@ const OpDef scatter_add_rows_op = {
               {"integers", {integers({6}, 0, 3), integers({6}, -9, 9)}, attrs(4)}};
     }};
 
+// (table [V, ...], indices i32 [N], rows [N, ...]) -> table
+const OpDef write_rows_op = {
+    .name = "write_rows",
+    .infer = infer_write,
+    .no_vjp = "only in generation: it writes caches",
+    .decompose = [](Graph& graph, const Node&, std::span<const Value> operands) -> std::vector<Value> {
+      const Value table = operands[0], indices = operands[1];
+      const Dim rows = table.shape().dim(0);
+      const Value ones = full(graph, indices.shape(), 1, DType::kI32);
+      const Value written = compare_with(scatter_add_rows(indices, ones, rows), 0, "gt");
+      const Value added = scatter_add_rows(indices, operands[2], rows);
+      return {select(broadcast_leading(written, table.shape()), added, table)};
+    },
+    .samples = []() -> std::vector<OpSample> {
+      return {
+          {"rows", {normal({7, 5}), values({3}, {6, 0, 3}, DType::kI32), normal({3, 5})}, {}},
+          {"indices outside", {normal({4, 3}), values({4}, {-1, 2, 4, 99}, DType::kI32), normal({4, 3})}, {}},
+          {"heads", {normal({6, 2, 3}), values({2}, {5, 1}, DType::kI32), normal({2, 2, 3})}, {}}};
+    }};
+
 const OpDef dynamic_update_slice_op = {
     .name = "dynamic_update_slice",
     .infer = infer_update,
@@ -132,6 +165,10 @@ Value gather_rows(Value table, Value indices) { return make(gather_rows_op, {tab
 
 Value scatter_add_rows(Value indices, Value updates, Dim rows) {
   return make(scatter_add_rows_op, {indices, updates}, {{"rows", Shape{rows}}});
+}
+
+Value write_rows(Value table, Value indices, Value rows) {
+  return make(write_rows_op, {table, indices, rows});
 }
 
 Value dynamic_update_slice(Value a, Value update, std::span<const Value> starts) {

@@ -91,6 +91,9 @@ Value gather_rows(Value table, Value indices);
 // [V, ...] zeros plus updates [indices..., ...] added at rows `indices`, in index order; indices outside are
 // dropped.
 Value scatter_add_rows(Value indices, Value updates, Dim rows);
+// Composite: table [V, ...] with rows [N, ...] written at indices i32 [N]; those outside [0, V) are dropped, every
+// other one may come once.
+Value write_rows(Value table, Value indices, Value rows);
 // a with the block `update` written at the (i32 scalar) start indices, one per dimension; clamped to fit.
 Value dynamic_update_slice(Value a, Value update, std::span<const Value> starts);
 

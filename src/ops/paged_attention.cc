@@ -53,41 +53,40 @@ Value clamp_index(Value a, int64_t limit) { return minimum(maximum(a, 0.0), stat
 // Every slot is written at most once.
 Value write_cache(Value cache, Value update, Value slots) {
   const Shape& shape = cache.shape();
-  const int64_t positions = shape[0] * shape[1];
-  const Shape flat = {positions, shape.dim(2), shape.dim(3)};
-  const Value ones = full(cache.graph(), slots.shape(), 1, DType::kI32);
-  const Value written = compare_with(scatter_add_rows(slots, ones, positions), 0, "gt");
-  const Value added = scatter_add_rows(slots, convert(update, cache.dtype()), positions);
-  return reshape(select(broadcast_leading(written, flat), added, reshape(cache, flat)), shape);
+  const Shape flat = {shape[0] * shape[1], shape.dim(2), shape.dim(3)};
+  return reshape(write_rows(reshape(cache, flat), slots, convert(update, cache.dtype())), shape);
 }
 
 // Everything about where rows lie: i32 and bool [N], and [N, S] with S = pages per request * page_size.
 struct Placement {
   Value valid;      // [N]: the row is of a request and lies in the table
   Value new_slots;  // [N]: where the row's key goes, -1 for nowhere
-  Value slots;      // [N, S]: where position s of the row's request lies
+  Value pages;      // [N, pages per request]: of the row's request, in the cache
+  Shape pairs;      // [N, S]
 };
 
 Placement place(Value page_table, Value request, Value positions, int64_t pages, int64_t page_size) {
-  const Shape& table = page_table.shape();
-  const int64_t capacity = table[1] * page_size;
+  const int64_t capacity = page_table.shape()[1] * page_size;
   const Dim n = request.shape().dim(0);
   Placement out;
   // The number of requests may be bounded; a request outside is a mistake of the caller and is clamped.
+  out.pairs = {n, capacity};
   out.valid = logical_and(compare_with(request, 0, "ge"), within(positions, capacity));
   const Value rows = gather_rows(page_table, maximum(request, 0.0));  // [N, pages per request]
-  const Shape paged = {n, table.dim(1), page_size};
-  const Value inside = iota(request.graph(), paged, 2);
-  const Value page = broadcast_in_dim(clamp_index(rows, pages), paged, {0, 1});
-  const Shape flat = {n, capacity};
-  out.slots = reshape(add(multiply(page, static_cast<double>(page_size)), inside), flat);
+  out.pages = clamp_index(rows, pages);
 
-  const Value mine =
-      compare(iota(request.graph(), flat, 1), broadcast_leading(positions, flat), Comparison::kEqual);
-  const Value in_cache = reshape(broadcast_in_dim(within(rows, pages), paged, {0, 1}), flat);
-  // One position of a row at most is the row's own: the sum picks it (slot + 1, 0 for none).
-  const Value chosen = logical_and(mine, logical_and(in_cache, broadcast_leading(out.valid, flat)));
-  out.new_slots = add(reduce_sum(select(chosen, add(out.slots, 1.0), zeros_like(out.slots)), {1}), -1.0);
+  // Of the row's own page, the sum over all pages picks page * page_size + 1, or 0 when it lies outside.
+  const Value page_of_row = divide(positions, static_cast<double>(page_size));
+  const Value mine = compare(iota(request.graph(), rows.shape(), 1),
+                             broadcast_leading(page_of_row, rows.shape()), Comparison::kEqual);
+  const Value chosen =
+      logical_and(mine, logical_and(within(rows, pages), broadcast_leading(out.valid, rows.shape())));
+  const Value start = add(multiply(out.pages, static_cast<double>(page_size)), 1.0);
+  const Value picked = reduce_sum(select(chosen, start, zeros_like(start)), {1});
+  const Value inside = subtract(positions, multiply(page_of_row, static_cast<double>(page_size)));
+  const Value slot = add(subtract(picked, 1.0), inside);
+  out.new_slots =
+      select(compare_with(picked, 0, "gt"), slot, full(request.graph(), picked.shape(), -1, DType::kI32));
   return out;
 }
 
@@ -98,16 +97,17 @@ Values decompose_paged(Graph& graph, const Node& node, std::span<const Value> op
   const Value k_cache = write_cache(operands[3], operands[1], where.new_slots);
   const Value v_cache = write_cache(operands[4], operands[2], where.new_slots);
 
-  const Shape flat = {cache[0] * cache[1], cache.dim(2), cache.dim(3)};
-  const Value keys = gather_rows(reshape(k_cache, flat), where.slots);  // [N, S, K, D]
-  const Value values = gather_rows(reshape(v_cache, flat), where.slots);
+  // Whole pages: compilers copy one index's slice at a time.
   const Dim n = q.shape().dim(0), heads = cache.dim(2);
+  const Shape flat = {n, where.pairs.dim(1), heads, cache.dim(3)};
+  const Value keys = reshape(gather_rows(k_cache, where.pages), flat);  // [N, S, K, D]
+  const Value values = reshape(gather_rows(v_cache, where.pages), flat);
   const Value grouped = reshape(q, Shape{n, heads, q.shape()[1] / heads.size, q.shape().dim(2)});
   const DType inner = inner_dtype(q.dtype());
   const Value dots = dot_general(grouped, keys, {{0, 1}, {0, 2}, {3}, {3}}, inner);  // [N, K, G, S]
   const Value scores = multiply(dots, node.attrs.get<double>("scale"));
 
-  const Shape pairs = where.slots.shape();
+  const Shape& pairs = where.pairs;
   const Value key = iota(graph, pairs, 1), query = broadcast_leading(positions, pairs);
   Value seen =
       logical_and(compare(key, query, Comparison::kLessEqual), broadcast_leading(where.valid, pairs));

@@ -120,6 +120,8 @@ class Padder {
       Ints axes;
       for (int64_t i = 0; i < declared(0).rank(); ++i) axes.push_back(i);
       operands[0] = masked(operands[0], declared(0), axes, -1);
+    } else if (name == "write_rows") {
+      operands[1] = masked(operands[1], declared(1), {0}, -1);
     } else if (name == "gather_rows" && is_padded(declared(0).dim(0))) {  // clamped to the actual rows
       const Value last = subtract(actual_.at(declared(0).dim(0).symbol), 1.0);
       operands[1] = minimum(operands[1], last);

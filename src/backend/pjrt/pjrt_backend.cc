@@ -35,7 +35,8 @@ class PjrtBackend final : public Backend {
                         plugin.stablehlo_version())};
   }
   std::unique_ptr<Executable> compile(const Graph& graph) override {
-    return std::make_unique<pjrt::PjrtExecutable>(client_, index_, compiler_, pjrt::prepare_graph(graph));
+    return std::make_unique<pjrt::PjrtExecutable>(client_, index_, compiler_,
+                                                  pjrt::prepare_graph(graph, client_->plugin().vendor()));
   }
   std::unique_ptr<Buffer> allocate(const TensorType& type) override {
     return std::make_unique<PjrtBuffer>(client_, client_->device(index_), type);

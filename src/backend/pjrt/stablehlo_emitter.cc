@@ -193,6 +193,13 @@ std::string HloEmitter::combiner(std::string_view operation, DType dtype) {
       number, scalar, operation);
 }
 
+std::string HloEmitter::second(DType dtype) {
+  return fmt::format(
+      "  ^bb0(%left.{0}: {1}, %right.{0}: {1}):\n"
+      "    \"stablehlo.return\"(%right.{0}) : ({1}) -> ()\n",
+      count_++, hlo_type({dtype, Shape{}}));
+}
+
 HloValue HloEmitter::reduce(std::string_view operation, const HloValue& a, std::span<const int64_t> axes,
                             double start) {
   Shape shape;

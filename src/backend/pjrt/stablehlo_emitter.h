@@ -69,6 +69,8 @@ class HloEmitter {
 
   // A region of two scalar arguments that returns `operation` of them.
   std::string combiner(std::string_view operation, DType dtype);
+  // One that returns the second.
+  std::string second(DType dtype);
 
  private:
   std::string fresh_name(std::string_view operation);

@@ -35,6 +35,24 @@ HloValue gather_rows(const HloCall& call) {
                   hlo_bracketed(count(index_rank, call.result().shape.rank())), index_rank, hlo_list(sizes)));
 }
 
+// Rows written at i32 indices, combined with what is there by the region.
+HloValue scatter(HloEmitter& emit, const HloValue& into, const HloValue& indices, const HloValue& rows,
+                 const std::string& region) {
+  const int64_t index_rank = indices.type.shape.rank();
+  return emit.emit(
+      "stablehlo.scatter", {into, indices, rows}, into.type,
+      fmt::format("scatter_dimension_numbers = #stablehlo.scatter<update_window_dims = {}, "
+                  "inserted_window_dims = [0], scatter_dims_to_operand_dims = [0], index_vector_dim = {}>",
+                  hlo_bracketed(count(index_rank, rows.type.shape.rank())), index_rank),
+      region);
+}
+
+// In place when the table's buffer is given up.
+HloValue write_rows(const HloCall& call) {
+  return scatter(call.emit, call.operand(0), call.operand(1), call.operand(2),
+                 call.emit.second(call.operand(0).type.dtype));
+}
+
 // Zeros plus the rows. Rows outside are dropped: by the operation itself on every chip where an index outside
 // is no error, hence written to a row of their own, which is cut off.
 HloValue scatter_add_rows(const HloCall& call) {
@@ -50,14 +68,8 @@ HloValue scatter_add_rows(const HloCall& call) {
       emit.binary("stablehlo.or", emit.compare(indices, emit.splat(indices.type, 0), "LT"),
                   emit.compare(indices, beyond, "GE"));
   const HloValue rows = emit.select(outside, beyond, indices);
-  const int64_t index_rank = indices.type.shape.rank();
-  const HloValue added = emit.emit(
-      "stablehlo.scatter", {emit.splat(larger, 0), rows, emit.convert(updates, inner)}, larger,
-      fmt::format(
-          "scatter_dimension_numbers = #stablehlo.scatter<update_window_dims = {}, inserted_window_dims = "
-          "[0], scatter_dims_to_operand_dims = [0], index_vector_dim = {}>",
-          hlo_bracketed(count(index_rank, updates.type.shape.rank())), index_rank),
-      emit.combiner("stablehlo.add", inner));
+  const HloValue added = scatter(emit, emit.splat(larger, 0), rows, emit.convert(updates, inner),
+                                 emit.combiner("stablehlo.add", inner));
   const Ints starts(static_cast<size_t>(result.shape.rank()), 0);
   return emit.convert(emit.slice(added, starts, result.shape.sizes()), dtype);
 }
@@ -134,9 +146,8 @@ HloValue random_bits(const HloCall& call) {
 
 HloTranslation find_indexing_translation(std::string_view op) {
   static const std::map<std::string_view, HloTranslation> kTable = {
-      {"gather_rows", gather_rows},
-      {"scatter_add_rows", scatter_add_rows},
-      {"dynamic_update_slice", dynamic_update_slice},
+      {"gather_rows", gather_rows}, {"scatter_add_rows", scatter_add_rows},
+      {"write_rows", write_rows},   {"dynamic_update_slice", dynamic_update_slice},
       {"random_bits", random_bits},
   };
   const auto it = kTable.find(op);

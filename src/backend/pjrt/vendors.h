@@ -50,6 +50,8 @@ struct Vendor {
   // StableHLO operations that the compiler does not take; the printer writes the replacement, or the verifier
   // refuses the module and names the operation.
   std::vector<std::string_view> banned_operations;
+  // An index outside is dropped by scatter, as the specification says; elsewhere it is an error at run time.
+  bool drops_indices_outside = true;
   bool native_bf16 = true;
   std::vector<Chip> chips;
 };

@@ -1,0 +1,167 @@
+// Training and generation on the CPU plugins, beside the CPU backend: the same loss curve, checkpoints that
+// continue on the other device, the same greedy text.
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "backend/cpu/cpu_backend.h"
+#include "base/file.h"
+#include "base/json.h"
+#include "base/rng.h"
+#include "tests/backend/pjrt/with_plugin.h"
+#include "tests/engine/tiny_model.h"
+#include "train/trainer.h"
+
+namespace vertebra {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr int kRows = 2, kLength = 16, kVocabulary = 32;
+
+Batch counting_batch(int64_t index) {
+  Batch batch;
+  batch.rows = kRows;
+  batch.length = kLength;
+  const Philox random(3, "counting");
+  for (int row = 0; row < kRows; ++row) {
+    const auto start =
+        static_cast<int32_t>(random.below(static_cast<uint64_t>(index * kRows + row), kVocabulary));
+    for (int t = 0; t < kLength; ++t) {
+      batch.tokens.push_back((start + t) % kVocabulary);
+      batch.labels.push_back(t % 5 == 0 ? -1 : (start + t + 1) % kVocabulary);
+      batch.segments.push_back(t / 9);
+      batch.positions.push_back(t % 9);
+      batch.loss_tokens += t % 5 == 0 ? 0 : 1;
+    }
+  }
+  return batch;
+}
+
+class PjrtModel : public WithPlugin {
+ protected:
+  void SetUp() override {
+    WithPlugin::SetUp();
+    folder_ = fs::path(testing::TempDir()) / fmt::format("pjrt-model-{}", getpid());
+    fs::remove_all(folder_);
+  }
+  void TearDown() override { fs::remove_all(folder_); }
+
+  TrainerOptions options(const std::string& name, const std::string& optimizer) const {
+    TrainerOptions out;
+    out.graph.rows = kRows;
+    out.graph.length = kLength;
+    out.graph.optimizer.kind = optimizer;
+    out.graph.optimizer.learning_rate = 1e-2;
+    out.schedule.steps = 10;
+    out.schedule.warmup_steps = 4;
+    out.checkpoint_every = 5;
+    out.log_every = 1;
+    out.fingerprint = "test";
+    out.folder = folder_ / name;
+    return out;
+  }
+
+  // Trains to the end, or until step `stop`; the losses in metrics.jsonl.
+  std::vector<double> train(Backend& backend, const TrainerOptions& options, const std::string& type,
+                            int64_t stop = -1) {
+    Json sizes = {{"depth", 2}, {"embedding", 32}, {"heads", 2}, {"feed_forward", 48}};
+    if (type == "llama") sizes["key_value_heads"] = 1;
+    const auto model = make_model(default_config(type, sizes, kVocabulary, 64), "test");
+    TrainerInputs inputs;
+    inputs.batch = [&](int64_t index) {
+      if (index == stop) throw Error(Code::kCancelled, "stopped by the test");
+      return counting_batch(index);
+    };
+    inputs.initial = [](const ParameterSpec& spec) { return initial_value(spec, 1); };
+    Trainer trainer(backend, *model, options, inputs);
+    if (stop < 0) {
+      trainer.run();
+    } else {
+      EXPECT_THROW(trainer.run(), Error);
+    }
+    std::vector<double> out;
+    const std::string text = read_file(options.folder / "metrics.jsonl");
+    for (size_t start = 0; start < text.size();) {
+      const size_t end = text.find('\n', start);
+      out.push_back(
+          json_get<double>(parse_json(text.substr(start, end - start), "metrics"), "loss", "metrics"));
+      start = end + 1;
+    }
+    return out;
+  }
+
+  static void expect_near(const std::vector<double>& found, const std::vector<double>& wanted,
+                          double tolerance) {
+    ASSERT_EQ(found.size(), wanted.size());
+    for (size_t i = 0; i < found.size(); ++i) EXPECT_NEAR(found[i], wanted[i], tolerance) << "step " << i + 1;
+  }
+
+  fs::path folder_;
+};
+
+TEST_P(PjrtModel, TheLossCurveIsTheCpusOwn) {
+  const auto cpu = make_cpu_backend();
+  for (const auto& [type, optimizer] :
+       {std::pair("llama", "adamw"), std::pair("llama", "muon"), std::pair("gpt2", "adamw")}) {
+    SCOPED_TRACE(fmt::format("{} {}", type, optimizer));
+    const std::string name = fmt::format("{}-{}", type, optimizer);
+    const std::vector<double> wanted = train(*cpu, options(name + "-cpu", optimizer), type);
+    ASSERT_EQ(wanted.size(), 10u);
+    EXPECT_LT(wanted.back(), wanted.front() - 0.1);
+    expect_near(train(backend(), options(name + "-pjrt", optimizer), type), wanted, 1e-4);
+  }
+}
+
+TEST_P(PjrtModel, GradientsAddedUpOverSeveralBatchesGiveTheCpusCurve) {
+  const auto cpu = make_cpu_backend();
+  TrainerOptions on_cpu = options("accumulated-cpu", "adamw"), on_pjrt = options("accumulated-pjrt", "adamw");
+  on_cpu.accumulation = on_pjrt.accumulation = 2;
+  expect_near(train(backend(), on_pjrt, "llama"), train(*cpu, on_cpu, "llama"), 1e-4);
+}
+
+TEST_P(PjrtModel, ACheckpointContinuesOnTheOtherDevice) {
+  const auto cpu = make_cpu_backend();
+  const std::vector<double> wanted = train(*cpu, options("whole", "adamw"), "llama");
+  Backend* const both[] = {cpu.get(), &backend()};
+  for (const int first : {0, 1}) {
+    const TrainerOptions cut = options(fmt::format("cut{}", first), "adamw");
+    train(*both[first], cut, "llama", /*stop=*/7);  // the checkpoint is of step 5
+    expect_near(train(*both[1 - first], cut, "llama"), wanted, 1e-3);
+  }
+}
+
+TEST_P(PjrtModel, GreedyTextIsTheCpusOwn) {
+  constexpr int kPrompts = 20;
+  for (const char* type : {"llama", "gpt2"}) {
+    SCOPED_TRACE(type);
+    const auto cpu = make_cpu_backend();
+    std::vector<std::vector<GenerationResult>> results;
+    for (Backend* each : {cpu.get(), &backend()}) {
+      const TinyModel tiny(*each, type);
+      Engine engine(*each, *tiny.model, tiny.parameters,
+                    {.max_requests = 3, .tokens_per_step = 32, .page_size = 8, .context_length = 64});
+      std::vector<GenerationRequest> requests;
+      for (int i = 0; i < kPrompts; ++i) {
+        GenerationRequest request;
+        request.prompt = tiny_prompt(i, 1 + (i * 7) % 40);
+        request.max_tokens = 3 + i % 9;
+        request.sampling.temperature = 0;
+        requests.push_back(std::move(request));
+      }
+      results.push_back(engine.generate(std::move(requests)));
+    }
+    for (size_t i = 0; i < kPrompts; ++i) {
+      ASSERT_EQ(results[1][i].tokens.size(), results[0][i].tokens.size()) << i;
+      for (size_t t = 0; t < results[0][i].tokens.size(); ++t)
+        EXPECT_EQ(results[1][i].tokens[t].id, results[0][i].tokens[t].id)
+            << "prompt " << i << ", token " << t;
+      EXPECT_NEAR(results[1][i].log_probability, results[0][i].log_probability, 1e-3);
+    }
+  }
+}
+
+VERTEBRA_WITH_CPU_PLUGINS(PjrtModel);
+
+}  // namespace
+}  // namespace vertebra

@@ -1,0 +1,241 @@
+// Buffers and executables on the CPU plugins: donation, bounded dimensions, mistakes, the cache on disk.
+#include <gtest/gtest.h>
+
+#include <fstream>
+
+#include "backend/cpu/cpu_backend.h"
+#include "backend/pjrt/executable_cache.h"
+#include "base/error.h"
+#include "base/file.h"
+#include "ops/ops.h"
+#include "tests/backend/pjrt/with_plugin.h"
+
+namespace vertebra {
+namespace {
+
+namespace fs = std::filesystem;
+
+class PjrtRun : public WithPlugin {
+ protected:
+  std::unique_ptr<Buffer> upload(const Tensor& tensor) { return backend().upload(tensor); }
+};
+
+void run(Executable& executable, std::vector<Buffer*> in, std::vector<Buffer*> out) {
+  executable.run(in, out);
+}
+
+Tensor row(std::initializer_list<float> values) {
+  return Tensor::from<float>(Shape{static_cast<int64_t>(values.size())}, values);
+}
+
+Graph doubling(bool donated) {
+  Graph graph;
+  const Value x = graph.parameter("x", {DType::kF32, {4}});
+  graph.add_output("y", multiply(x, 2.0), donated ? x : Value{});
+  return graph;
+}
+
+std::string message_of(const std::function<void()>& body, Code code) {
+  try {
+    body();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), code) << error.what();
+    return error.what();
+  }
+  ADD_FAILURE() << "no error";
+  return "";
+}
+
+TEST_P(PjrtRun, EveryTypeMakesTheRoundTrip) {
+  for (const DType dtype : {DType::kF32, DType::kBF16, DType::kF16, DType::kF64, DType::kI64, DType::kI32,
+                            DType::kU32, DType::kI8, DType::kU8, DType::kBool}) {
+    for (const Shape& shape : {Shape{}, Shape{3, 5}, Shape{0, 2}}) {
+      Tensor tensor(dtype, shape);
+      for (int64_t i = 0; i < tensor.elements(); ++i) tensor.set(i, dtype == DType::kBool ? i % 2 : i);
+      const Tensor back = upload(tensor)->to_host();
+      EXPECT_EQ(back.type(), tensor.type());
+      EXPECT_TRUE(back.same_bits(tensor)) << dtype_name(dtype) << " " << shape.to_string();
+    }
+  }
+}
+
+TEST_P(PjrtRun, ADonatedBufferIsUpdatedInPlaceAgainAndAgain) {
+  const auto executable = backend().compile(doubling(true));
+  const auto x = upload(row({1, 2, 3, 4}));
+  for (int i = 0; i < 3; ++i) run(*executable, {x.get()}, {x.get()});
+  EXPECT_TRUE(x->to_host().same_bits(row({8, 16, 24, 32})));
+}
+
+TEST_P(PjrtRun, AGivenUpBufferIsAnErrorUntilItIsWrittenAgain) {
+  const auto executable = backend().compile(doubling(true));
+  const auto x = upload(row({1, 2, 3, 4})), y = backend().allocate({DType::kF32, {4}});
+  run(*executable, {x.get()}, {y.get()});
+  EXPECT_TRUE(y->to_host().same_bits(row({2, 4, 6, 8})));
+  message_of([&] { x->to_host(); }, Code::kFailedPrecondition);
+  message_of([&] { run(*executable, {x.get()}, {y.get()}); }, Code::kFailedPrecondition);
+  x->copy_from(row({5, 5, 5, 5}));
+  run(*executable, {x.get()}, {y.get()});
+  EXPECT_TRUE(y->to_host().same_bits(row({10, 10, 10, 10})));
+}
+
+TEST_P(PjrtRun, BuffersOutliveExecutables) {
+  const auto y = backend().allocate({DType::kF32, {4}});
+  {
+    const auto executable = backend().compile(doubling(false));
+    const auto x = upload(row({1, 2, 3, 4}));
+    run(*executable, {x.get()}, {y.get()});
+  }
+  EXPECT_TRUE(y->to_host().same_bits(row({2, 4, 6, 8})));
+}
+
+TEST_P(PjrtRun, MistakesAreErrorsThatNameTheInput) {
+  const auto executable = backend().compile(doubling(true));
+  const auto x = upload(row({1, 2, 3, 4})), y = backend().allocate({DType::kF32, {4}});
+  const auto shorter = upload(row({1, 2}));
+  const auto integers = upload(Tensor::from<int32_t>({4}, {1, 2, 3, 4}));
+  const auto cpu = make_cpu_backend();
+  const auto elsewhere = cpu->upload(row({1, 2, 3, 4}));
+  const auto fails = [&](std::vector<Buffer*> in, std::vector<Buffer*> out, const char* part) {
+    const std::string message = message_of([&] { run(*executable, in, out); }, Code::kInvalidArgument);
+    EXPECT_NE(message.find(part), std::string::npos) << message;
+  };
+  fails({}, {y.get()}, "0 inputs given");
+  fails({x.get()}, {}, "0 outputs given");
+  fails({nullptr}, {y.get()}, "input 'x' is missing");
+  fails({x.get()}, {nullptr}, "output 'y' is missing");
+  fails({shorter.get()}, {y.get()}, "input 'x' has type f32[2]");
+  fails({integers.get()}, {y.get()}, "input 'x' has type i32[4]");
+  fails({elsewhere.get()}, {y.get()}, "no buffer of this device");
+  fails({x.get()}, {shorter.get()}, "does not fit");
+  EXPECT_THROW(x->copy_from(row({1, 2})), Error);
+  EXPECT_TRUE(x->to_host().same_bits(row({1, 2, 3, 4})));  // untouched by what was refused
+
+  Graph two;
+  const Value a = two.parameter("a", {DType::kF32, {4}}), b = two.parameter("b", {DType::kF32, {4}});
+  two.add_output("sum", add(a, b), a);
+  const auto adding = backend().compile(two);
+  message_of([&] { run(*adding, {x.get(), x.get()}, {x.get()}); }, Code::kInvalidArgument);
+}
+
+TEST_P(PjrtRun, ADeviceThatIsNotThereIsAnError) {
+  message_of([] { make_pjrt_backend({.plugin = file(), .device_index = 99}); }, Code::kOutOfRange);
+}
+
+// What mixes rows, over a bounded number of them: the padding never reaches a result.
+TEST_P(PjrtRun, BoundedDimensionsComputeWhatIsThere) {
+  Graph graph;
+  const Dim n(40, 1);
+  const Value x = graph.parameter("x", {DType::kF32, {n, 3}});
+  const Value index = graph.parameter("index", {DType::kI32, {n}});
+  const Value table = graph.parameter("table", {DType::kF32, {6, 3}});
+  const Value logs = logarithm(x);  // padding: minus infinity
+  graph.add_output("sum", reduce_sum(logs, {0}));
+  graph.add_output("largest", reduce_max(negate(x), {0}));
+  graph.add_output("best", argmax(negate(x), 0));
+  graph.add_output("gram", dot_general(logs, logs, {{}, {}, {0}, {0}}));
+  graph.add_output("scattered", scatter_add_rows(index, x, 6));
+  graph.add_output("written", write_rows(table, index, x));
+  graph.add_output("gathered", gather_rows(x, index));
+  graph.add_output("rows", softmax(x));
+  const auto cpu = make_cpu_backend();
+  Backend* const backends[] = {cpu.get(), &backend()};
+  for (const int64_t rows : {1, 3, 10, 11, 40}) {
+    SCOPED_TRACE(rows);
+    Tensor values(DType::kF32, {rows, 3}), indices(DType::kI32, {rows});
+    for (int64_t i = 0; i < values.elements(); ++i) values.set(i, 0.25 + static_cast<double>((i * 7) % 11));
+    for (int64_t i = 0; i < rows; ++i) indices.set(i, i < 6 ? 5 - i : i + 50);  // each row once, then outside
+    const Tensor start = Tensor::zeros({DType::kF32, {6, 3}});
+    std::vector<std::vector<Tensor>> results(2);
+    for (size_t side = 0; side < 2; ++side) {
+      Backend& each = *backends[side];
+      const auto executable = each.compile(graph);
+      const auto a = each.allocate({DType::kF32, {n, 3}}), b = each.allocate({DType::kI32, {n}}),
+                 c = each.upload(start);
+      a->copy_from(values);
+      b->copy_from(indices);
+      std::vector<std::unique_ptr<Buffer>> out;
+      std::vector<Buffer*> places;
+      for (const auto& output : graph.outputs())
+        places.push_back(out.emplace_back(each.allocate(output.value.type())).get());
+      for (int again = 0; again < 2; ++again)
+        executable->run(std::vector<Buffer*>{a.get(), b.get(), c.get()}, places);
+      for (Buffer* place : places) results[side].push_back(place->to_host());
+    }
+    for (size_t j = 0; j < graph.outputs().size(); ++j) {
+      SCOPED_TRACE(graph.outputs()[j].name);
+      ASSERT_EQ(results[1][j].type(), results[0][j].type());
+      for (int64_t i = 0; i < results[0][j].elements(); ++i)
+        EXPECT_NEAR(results[1][j].at(i), results[0][j].at(i), 1e-4 * (1 + std::fabs(results[0][j].at(i))))
+            << i;
+    }
+  }
+}
+
+// ---- The cache on disk ------------------------------------------------------------------------------
+
+class PjrtCache : public PjrtRun {
+ protected:
+  void SetUp() override {
+    PjrtRun::SetUp();
+    folder_ = fs::path(testing::TempDir()) / fmt::format("pjrt-cache-{}-{}", getpid(), GetParam());
+  }
+  void TearDown() override { fs::remove_all(folder_); }
+
+  Tensor compute() {
+    const auto cached = make_pjrt_backend({.plugin = file(), .cache = folder_});
+    const auto executable = cached->compile(doubling(false));
+    const auto x = cached->upload(row({1, 2, 3, 4})), y = cached->allocate({DType::kF32, {4}});
+    run(*executable, {x.get()}, {y.get()});
+    return y->to_host();
+  }
+  std::vector<fs::path> entries() const {
+    std::vector<fs::path> out;
+    for (const auto& entry : fs::directory_iterator(folder_)) out.push_back(entry.path());
+    return out;
+  }
+  fs::path folder_;
+};
+
+TEST_P(PjrtCache, ASecondStartLoadsAndADamagedEntryIsCompiledAgain) {
+  const Tensor wanted = row({2, 4, 6, 8});
+  EXPECT_TRUE(compute().same_bits(wanted));
+  ASSERT_EQ(entries().size(), 1u);
+  const fs::path entry = entries()[0];
+  const std::string whole = read_file(entry);
+  EXPECT_TRUE(compute().same_bits(wanted));
+  EXPECT_EQ(read_file(entry), whole);
+  std::string flipped = whole;
+  flipped[whole.size() / 2] = static_cast<char>(flipped[whole.size() / 2] ^ 1);
+  for (const std::string& damaged : {whole.substr(0, whole.size() / 2), std::string(), flipped}) {
+    write_file_atomic(entry, damaged);
+    testing::internal::CaptureStderr();
+    EXPECT_TRUE(compute().same_bits(wanted));
+    EXPECT_NE(testing::internal::GetCapturedStderr().find("damaged"), std::string::npos);
+    EXPECT_NE(read_file(entry), damaged);  // replaced by a sound one
+  }
+}
+
+TEST(ExecutableCache, KeepsWithinItsLimitAndForgetsTheOldest) {
+  const fs::path folder = fs::path(testing::TempDir()) / fmt::format("cache-{}", getpid());
+  const pjrt::ExecutableCache cache(folder, 2500);
+  const std::string bytes(1000, 'x');
+  cache.store("a", bytes);
+  fs::last_write_time(cache.entry("a"), fs::file_time_type::clock::now() - std::chrono::hours(2));
+  cache.store("b", bytes);
+  fs::last_write_time(cache.entry("b"), fs::file_time_type::clock::now() - std::chrono::hours(1));
+  EXPECT_EQ(cache.load("a"), bytes);  // used: now the newest
+  cache.store("c", bytes);
+  EXPECT_EQ(cache.load("b"), std::nullopt);
+  EXPECT_EQ(cache.load("a"), bytes);
+  EXPECT_EQ(cache.load("c"), bytes);
+  // An entry under another's name is no entry.
+  fs::copy_file(cache.entry("a"), cache.entry("d"));
+  EXPECT_EQ(cache.load("d"), std::nullopt);
+  fs::remove_all(folder);
+}
+
+VERTEBRA_WITH_CPU_PLUGINS(PjrtRun);
+VERTEBRA_WITH_CPU_PLUGINS(PjrtCache);
+
+}  // namespace
+}  // namespace vertebra
