@@ -102,8 +102,7 @@ class PjrtModel : public WithPlugin {
 
 TEST_P(PjrtModel, TheLossCurveIsTheCpusOwn) {
   const auto cpu = make_cpu_backend();
-  for (const auto& [type, optimizer] :
-       {std::pair("llama", "adamw"), std::pair("llama", "muon"), std::pair("gpt2", "adamw")}) {
+  for (const auto& [type, optimizer] : {std::pair("llama", "muon"), std::pair("gpt2", "adamw")}) {
     SCOPED_TRACE(fmt::format("{} {}", type, optimizer));
     const std::string name = fmt::format("{}-{}", type, optimizer);
     const std::vector<double> wanted = train(*cpu, options(name + "-cpu", optimizer), type);
