@@ -51,7 +51,7 @@ class DevicesCommand final : public Command {
 
   int run(const GlobalOptions& global) override {
     GlobalOptions cpu = global;
-    cpu.device = "cpu";
+    if (global.device.starts_with("pjrt:")) cpu.device = "cpu";  // listed in any case
     Backend& backend = open_backend(cpu);
     std::vector<std::string> isas;
     for (const Isa isa : supported_isas()) isas.emplace_back(isa_name(isa));

@@ -32,7 +32,9 @@ void add_global_options(CLI::App& app, GlobalOptions& global) {
                  "Threads to use (default: physical cores within the cgroup quota)")
       ->check(CLI::Range(1, 1024));
   app.add_option("--isa", global.isa, "Force an instruction set (see 'vertebra devices')");
-  app.add_option("--device", global.device, "Device to run on")->capture_default_str();
+  app.add_option("--device", global.device,
+                 "Device to run on: cpu, pjrt:NAME or pjrt:/path/to/plugin.so (see 'vertebra devices')")
+      ->capture_default_str();
   app.add_flag("--verbose", global.verbose, "Log more to stderr");
 }
 

@@ -156,6 +156,19 @@ TEST_F(Commands, DevicesListsTheCpu) {
   EXPECT_NE(run("devices --device nothing").code, 0);
 }
 
+TEST_F(Commands, APluginThatIsNoneIsAnErrorThatSaysWhy) {
+  write_file_atomic(folder_ / "text.so", "no library");
+  const fs::path model = make_model_folder();
+  const auto fails = [&](const std::string& device, const std::string& part) {
+    EXPECT_NE(run(fmt::format("generate '{}' -p one -n 2 --device {}", model.string(), device)).code, 0);
+    EXPECT_NE(stderr_text().find(part), std::string::npos) << stderr_text();
+  };
+  fails("pjrt:abacus", "there is no vendor 'abacus'");
+  fails("pjrt:./text.so", "text.so cannot be loaded");
+  fails("pjrt:./missing.so", "there is no plugin file ./missing.so");
+  fails("pjrt:./text.so --isa baseline", "--isa chooses kernels of the device 'cpu'");
+}
+
 TEST_F(Commands, BenchPrintsOneLineAFigure) {
   const std::string tiny =
       " --seconds 0 --depth 1 --embedding 64 --vocabulary 300 --rows 1 --length 16 --json";
