@@ -1,6 +1,7 @@
 #include "base/large_memory.h"
 
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <cstdint>
 #include <cstdlib>
@@ -10,9 +11,14 @@
 namespace vertebra {
 namespace {
 
-constexpr size_t kAlignment = 64, kPage = 4096, kHugePage = size_t{2} << 20;
+constexpr size_t kAlignment = 64, kHugePage = size_t{2} << 20;
 // Smaller blocks fill few pages and are left to the heap.
 constexpr size_t kMapped = size_t{1} << 20;
+
+size_t page_size() {
+  static const auto size = static_cast<size_t>(sysconf(_SC_PAGESIZE));
+  return size;
+}
 
 size_t round_up(size_t bytes, size_t multiple) { return (bytes + multiple - 1) / multiple * multiple; }
 
@@ -45,7 +51,7 @@ LargeMemory allocate_large(size_t bytes, std::string_view what) {
   const bool fits = bytes <= SIZE_MAX / 2;
   const bool mapped = fits && bytes >= kMapped;
   std::byte* memory = nullptr;
-  const size_t rounded = fits ? round_up(bytes > 0 ? bytes : 1, mapped ? kPage : kAlignment) : 0;
+  const size_t rounded = fits ? round_up(bytes > 0 ? bytes : 1, mapped ? page_size() : kAlignment) : 0;
   if (fits)
     memory = mapped ? map_pages(rounded) : static_cast<std::byte*>(std::aligned_alloc(kAlignment, rounded));
   require(memory != nullptr, Code::kResourceExhausted, "no memory for {} of {} bytes", what, bytes);

@@ -1,6 +1,7 @@
 #include "base/large_memory.h"
 
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <cstdint>
 #include <cstring>
@@ -17,7 +18,7 @@ int64_t resident_bytes() {
   std::ifstream file("/proc/self/statm");
   int64_t size = 0, resident = 0;
   file >> size >> resident;
-  return resident * 4096;
+  return resident * sysconf(_SC_PAGESIZE);
 }
 
 TEST(LargeMemory, EverySizeIsAlignedAndUsableToItsEnd) {
