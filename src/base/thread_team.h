@@ -27,9 +27,10 @@ class ThreadTeam {
   // inside a region is an internal error. Allocates nothing.
   void run(FunctionRef<void(int worker)> body);
 
-  // Calls body(index, worker) for every index in [0, count), handed out dynamically one by one.
-  // What an index computes must not depend on the worker or on the team's size. With count 1 or
-  // one thread it runs inline.
+  // Calls body(index, worker) for every index in [0, count), handed out one by one. A worker begins with its
+  // own share of the range, the same in every region, so that what it wrote is still in its cache; then it
+  // helps. What an index computes must not depend on the worker or on the team's size. With count 1 or one
+  // thread it runs inline.
   void parallel_for(int64_t count, FunctionRef<void(int64_t index, int worker)> body);
 
  private:
