@@ -176,25 +176,24 @@ void pack(const T* from, int64_t from_stride, int64_t rows, int64_t dim, float* 
 }
 
 #if HWY_TARGET == HWY_SCALAR
-void transpose(const float* from, int64_t rows, int64_t dim, float* to) {
-  const int64_t padded = attention_padded(dim), columns = (rows + 15) / 16 * 16;
+void transpose(const float* from, int64_t stride, int64_t rows, int64_t dim, float* to) {
+  const int64_t columns = (rows + 15) / 16 * 16;
   for (int64_t d = 0; d < dim; ++d)
-    for (int64_t i = 0; i < columns; ++i) to[d * kKeys + i] = i < rows ? from[i * padded + d] : 0.0f;
+    for (int64_t i = 0; i < columns; ++i) to[d * kKeys + i] = i < rows ? from[i * stride + d] : 0.0f;
 }
 #else
-void transpose(const float* from, int64_t rows, int64_t dim, float* to) {
+void transpose(const float* from, int64_t stride, int64_t rows, int64_t dim, float* to) {
   const hn::FixedTag<float, 4> d4;
   const hn::Repartition<uint64_t, decltype(d4)> du8;
-  const int64_t padded = attention_padded(dim);
   const auto zero = hn::Zero(d4);
   const int64_t columns = (rows + 15) / 16 * 16;
   for (int64_t i = 0; i < columns; i += 4) {
     for (int64_t d = 0; d < dim; d += 4) {
-      const float* source = from + i * padded + d;
+      const float* source = from + i * stride + d;
       const auto a = i + 0 < rows ? hn::LoadU(d4, source) : zero;
-      const auto b = i + 1 < rows ? hn::LoadU(d4, source + padded) : zero;
-      const auto c = i + 2 < rows ? hn::LoadU(d4, source + 2 * padded) : zero;
-      const auto e = i + 3 < rows ? hn::LoadU(d4, source + 3 * padded) : zero;
+      const auto b = i + 1 < rows ? hn::LoadU(d4, source + stride) : zero;
+      const auto c = i + 2 < rows ? hn::LoadU(d4, source + 2 * stride) : zero;
+      const auto e = i + 3 < rows ? hn::LoadU(d4, source + 3 * stride) : zero;
       const auto ab_low = hn::BitCast(du8, hn::InterleaveLower(d4, a, b));
       const auto ab_high = hn::BitCast(du8, hn::InterleaveUpper(d4, a, b));
       const auto ce_low = hn::BitCast(du8, hn::InterleaveLower(d4, c, e));

@@ -106,6 +106,7 @@ class AttentionKernel final : public Kernel {
                  [&](int64_t start, int64_t width, float* keys, float* values) {
                    pack_tokens(k, key_stride, order + start, width, dim, keys, padded);
                    pack_tokens(v, key_stride, order + start, width, dim, values, padded);
+                   return AttentionRows{keys, padded, values, padded};
                  });
     float* lse = call.results[1].as<float>() + (group.batch * sizes_.query_heads + key_head * heads) * tokens;
     for (int64_t i = 0; i < length; ++i)

@@ -181,8 +181,8 @@ class AttentionGradKernel final : public Kernel {
                 sizes_.dim, scratch.keys, padded);
     pack_tokens(task.call.operands[2].as<const float>() + key_start(task), stride, task.order + start, width,
                 sizes_.dim, scratch.values, padded);
-    kernels.transpose(scratch.keys, width, sizes_.dim, scratch.keys_transposed);
-    kernels.transpose(scratch.values, width, sizes_.dim, scratch.values_transposed);
+    kernels.transpose(scratch.keys, sizes_.padded(), width, sizes_.dim, scratch.keys_transposed);
+    kernels.transpose(scratch.values, sizes_.padded(), width, sizes_.dim, scratch.values_transposed);
     AttentionBlock block{};
     block.start = start;
     block.width = width;

@@ -87,23 +87,32 @@ void for_attention_tiles(int64_t rows, Body&& body) {
   }
 }
 
+// Where a block's keys and values lie: `stride` elements from one to the next. Keys are readable to the next
+// multiple of 4 elements, values padded.
+struct AttentionRows {
+  const float* keys;
+  int64_t key_stride;
+  const float* values;
+  int64_t value_stride;
+};
+
 // Takes the keys [first, last) into `state` for the rows in the scratch's q and positions; first and last lie
-// in one chunk, first at the start of a block. pack(start, width, keys, values) writes packed rows of keys
-// and values.
-template <class Pack>
+// in one chunk, first at the start of a block. rows_of(start, width, keys, values) says where the rows of
+// keys and values lie; the two buffers, of rows padded() apart, are there to be written to.
+template <class RowsOf>
 void attend_keys(const AttentionKernels& kernels, const AttentionSizes& sizes,
                  const AttentionScratch& scratch, const AttentionState& state, int64_t rows, int64_t first,
-                 int64_t last, Pack&& pack) {
+                 int64_t last, RowsOf&& rows_of) {
   for (int64_t start = first; start < last; start += kAttentionKeys) {
     const int64_t width = start + kAttentionKeys < last ? kAttentionKeys : last - start;
-    pack(start, width, scratch.keys, scratch.values);
-    kernels.transpose(scratch.keys, width, sizes.dim, scratch.keys_transposed);
+    const AttentionRows found = rows_of(start, width, scratch.keys, scratch.values);
+    kernels.transpose(found.keys, found.key_stride, width, sizes.dim, scratch.keys_transposed);
     AttentionBlock block{};
     block.start = start;
     block.width = width;
     block.keys_transposed = scratch.keys_transposed;
-    block.values = scratch.values;
-    block.value_stride = sizes.padded();
+    block.values = found.values;
+    block.value_stride = found.value_stride;
     for_attention_tiles(rows, [&](int64_t at, int64_t count) {
       kernels.forward(attention_tile(sizes, scratch, state, at, count), block);
     });
@@ -118,9 +127,9 @@ inline int64_t first_attended_key(const AttentionSizes& sizes, int64_t smallest_
 
 // The whole attention of the rows in the scratch's q and positions over the keys their positions let them
 // see; results go to out and, if wanted, the scratch's lse.
-template <class Pack>
+template <class RowsOf>
 void attend_group(const AttentionKernels& kernels, const AttentionSizes& sizes,
-                  const AttentionScratch& scratch, int64_t rows, bool with_lse, Pack&& pack) {
+                  const AttentionScratch& scratch, int64_t rows, bool with_lse, RowsOf&& rows_of) {
   const int64_t end = scratch.positions[rows - 1] + 1;
   const auto begin = [&](const AttentionState& state) {
     for_attention_tiles(rows, [&](int64_t at, int64_t count) {
@@ -134,10 +143,10 @@ void attend_group(const AttentionKernels& kernels, const AttentionSizes& sizes,
     const int64_t last = boundary < end ? boundary : end;
     if (first_chunk) {
       // The same bits as merging the chunk into the empty state.
-      attend_keys(kernels, sizes, scratch, scratch.state, rows, key, last, pack);
+      attend_keys(kernels, sizes, scratch, scratch.state, rows, key, last, rows_of);
     } else {
       begin(scratch.chunk);
-      attend_keys(kernels, sizes, scratch, scratch.chunk, rows, key, last, pack);
+      attend_keys(kernels, sizes, scratch, scratch.chunk, rows, key, last, rows_of);
       for_attention_tiles(rows, [&](int64_t at, int64_t count) {
         kernels.merge(attention_tile(sizes, scratch, scratch.state, at, count),
                       attention_tile(sizes, scratch, scratch.chunk, at, count));

@@ -88,27 +88,53 @@ class PagedAttentionKernel final : public Kernel {
   }
 
  private:
-  // Packs keys and values of a request from their pages.
-  auto packer(const KernelCall& call, const Step& step, int64_t request, int64_t key_head) const {
-    return [this, &call, &step, request, key_head](int64_t start, int64_t width, float* keys, float* values) {
-      const AttentionKernels& kernels = *vertebra::kernels().attention;
-      const int64_t dim = sizes_.dim, padded = sizes_.padded(), stride = sizes_.key_heads * dim;
-      for (int64_t j = 0; j < width;) {
-        const int64_t in_page = step.page_size - (start + j) % step.page_size;
-        const int64_t count = std::min(in_page, width - j);
-        const int64_t offset = step.slot(request, start + j) * stride + key_head * dim;
-        for (size_t i = 0; i < 2; ++i) {
-          float* to = (i == 0 ? keys : values) + j * padded;
-          if (bf16_) {
-            kernels.pack_bf16(call.results[1 + i].as<const uint16_t>() + offset, stride, count, dim, to,
-                              padded);
-          } else {
-            kernels.pack_f32(call.results[1 + i].as<const float>() + offset, stride, count, dim, to, padded);
-          }
-        }
-        j += count;
+  // Keys and values of a request: fp32 rows that lie in one page are read there, others are packed. `rows`
+  // query rows read the values; more than a few of them make packed rows, which share no set of the
+  // first-level cache, worth the copy.
+  auto rows_in_pages(const KernelCall& call, const Step& step, int64_t request, int64_t key_head,
+                     int64_t rows) const {
+    return [this, &call, &step, request, key_head, rows](int64_t start, int64_t width, float* keys,
+                                                         float* values) {
+      const int64_t padded = sizes_.padded(), stride = sizes_.key_heads * sizes_.dim;
+      AttentionRows found = {keys, padded, values, padded};
+      const bool one_page = start % step.page_size + width <= step.page_size;
+      const int64_t offset = step.slot(request, start) * stride + key_head * sizes_.dim;
+      if (!bf16_ && one_page && sizes_.dim % 4 == 0) {
+        found.keys = call.results[1].as<const float>() + offset;
+        found.key_stride = stride;
+      } else {
+        pack_rows(call, step, 1, request, key_head, start, width, keys);
       }
+      if (!bf16_ && one_page && sizes_.dim == padded && rows <= kFewRows) {
+        found.values = call.results[2].as<const float>() + offset;
+        found.value_stride = stride;
+      } else {
+        pack_rows(call, step, 2, request, key_head, start, width, values);
+      }
+      return found;
     };
+  }
+
+  static constexpr int64_t kFewRows = 16;
+
+  // Packs keys (of result 1) or values (of result 2) of a request from their pages.
+  void pack_rows(const KernelCall& call, const Step& step, size_t result, int64_t request, int64_t key_head,
+                 int64_t start, int64_t width, float* to) const {
+    const AttentionKernels& kernels = *vertebra::kernels().attention;
+    const int64_t dim = sizes_.dim, padded = sizes_.padded(), stride = sizes_.key_heads * dim;
+    for (int64_t j = 0; j < width;) {
+      const int64_t in_page = step.page_size - (start + j) % step.page_size;
+      const int64_t count = std::min(in_page, width - j);
+      const int64_t offset = step.slot(request, start + j) * stride + key_head * dim;
+      if (bf16_) {
+        kernels.pack_bf16(call.results[result].as<const uint16_t>() + offset, stride, count, dim,
+                          to + j * padded, padded);
+      } else {
+        kernels.pack_f32(call.results[result].as<const float>() + offset, stride, count, dim, to + j * padded,
+                         padded);
+      }
+      j += count;
+    }
   }
 
  public:
@@ -150,7 +176,7 @@ class PagedAttentionKernel final : public Kernel {
       const AttentionScratch scratch = scratch_of(worker);
       pack_queries(call, step, group, key_head, scratch);
       attend_group(*kernels().attention, sizes_, scratch, group.length * sizes_.heads_per_key(), false,
-                   packer(call, step, group.request, key_head));
+                   rows_in_pages(call, step, group.request, key_head, group.length * sizes_.heads_per_key()));
     });
   }
 
@@ -254,8 +280,9 @@ class PagedAttentionKernel final : public Kernel {
       if (!small(group)) {
         if (chunk > 0) return;
         pack_queries(call, step, group, key_head, scratch);
-        attend_group(kernels, sizes_, scratch, group.length * heads, false,
-                     packer(call, step, group.request, key_head));
+        attend_group(
+            kernels, sizes_, scratch, group.length * heads, false,
+            rows_in_pages(call, step, group.request, key_head, group.length * sizes_.heads_per_key()));
         return;
       }
       const int64_t end = step.positions[group.first + group.length - 1] + 1;
@@ -267,7 +294,7 @@ class PagedAttentionKernel final : public Kernel {
       const AttentionState state = state_at(states, index);
       kernels.begin(tile_of(scratch, state, group));
       attend_keys(kernels, sizes_, scratch, state, group.length * heads, first, last,
-                  packer(call, step, group.request, key_head));
+                  rows_in_pages(call, step, group.request, key_head, group.length * sizes_.heads_per_key()));
     });
     const AttentionScratch scratch = scratch_of(0);
     for (int64_t index = 0; index < count * sizes_.key_heads; ++index) {
