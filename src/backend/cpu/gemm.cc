@@ -3,211 +3,21 @@
 #include <algorithm>
 #include <cstring>
 
+#include "backend/cpu/gemm_plan.h"
 #include "base/error.h"
 
 namespace vertebra {
 namespace {
 
-// A packed A (or B) larger than this is packed and multiplied in parts. 32 MiB: 4096^3 in fp32 packs each
-// matrix about twice, 2 % of its time; the panels stream from memory at under 3 GB/s a core.
-constexpr size_t kSharedBudget = size_t{32} << 20;
-// An operand packed once for everybody while the other one streams through private buffers: up to this size
-// it stays in a last-level cache.
-constexpr size_t kStreamBudget = size_t{8} << 20;
 // Below this many multiply-adds a parallel region (0.3 us) costs more than it saves.
 constexpr double kSerialMultiplyAdds = 60000;
-constexpr size_t kAlignment = 64;
-// Items of work, in tiles and panels: large enough that packing and C's traffic vanish, A's part of a block
-// of K in half a second-level cache.
-constexpr int64_t kItemTiles = 16, kItemPanels = 8, kPrivateTiles = 8, kPrivatePanels = 4, kDirectPanels = 32;
-
-int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
-size_t align_up(size_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
-
-enum class Packing : uint8_t {
-  kNone,     // read as given (a few rows of A, or B for a few rows of A), or packed before
-  kShared,   // packed by everybody before the multiplication
-  kPrivate,  // packed by each item for itself: exactly one item reads it
-};
+constexpr size_t kAlignment = GemmPlan::kAlignment;
+constexpr int kMostWorkers = 1024;  // of a ThreadTeam
 
 // Packing reads this far ahead, in k of a row that runs along k, or in rows of one k each.
-constexpr int64_t kAheadBytes = 1024, kAheadRows = 16;
+constexpr int64_t kAheadBytes = 1024, kAheadRows = 8;
 
-// Everything that follows from the shapes; no pointers.
-struct Plan {
-  const GemmKernels* kernels;
-  GemmForm form;
-  bool a_widen;
-  int64_t block_depth, blocks;     // K: at least one block, which may be empty
-  int64_t tiles, tile_rows;        // of M
-  int64_t panels;                  // of N
-  size_t tile_bytes, panel_bytes;  // packed over all of K
-  Packing a, b;
-  bool b_direct;                    // read as given
-  bool scratch;                     // partial sums cannot wait in C
-  int64_t part_tiles, part_panels;  // packed and multiplied at a time
-  int64_t part_batch;
-  int64_t item_tiles, item_panels;
-  size_t shared_a_bytes, shared_b_bytes, private_a_bytes, private_b_bytes, scratch_bytes;
-
-  size_t worker_bytes() const { return private_a_bytes + private_b_bytes + scratch_bytes; }
-  size_t bytes(int threads) const {
-    return kAlignment + shared_a_bytes + shared_b_bytes + static_cast<size_t>(threads) * worker_bytes();
-  }
-};
-
-DType b_dtype_of(const GemmArgs& args) {
-  return args.b_packed != nullptr ? args.b_packed->dtype() : args.b_dtype;
-}
-
-// Bytes of one slot over `depth` steps of k.
-int64_t a_slot_bytes(GemmForm form, int64_t depth) {
-  return form == GemmForm::kBf16Pairs ? divide_up(depth, 2) * 4 : divide_up(depth, 2) * 8;
-}
-int64_t b_slot_bytes(GemmForm form, int64_t depth) {
-  return form == GemmForm::kF32 ? depth * 4 : divide_up(depth, 2) * 4;
-}
-
-bool a_can_be_direct(const GemmArgs& args, const Plan& plan) {
-  if (args.a_transposed || plan.a_widen) return false;
-  if (plan.form != GemmForm::kF32 && args.k % 2 != 0) return false;
-  if (args.m <= 8) return true;
-  // Packing pays when every element is read often, or when rows a multiple of 4 KiB apart would all fall into
-  // one set of the first-level cache (14 rows of 4096 floats: a third of the speed).
-  const int64_t row_bytes = args.lda * static_cast<int64_t>(dtype_size(args.a_dtype));
-  if (row_bytes % 4096 == 0) return plan.panels <= 2;
-  return plan.tiles == 1 || plan.panels <= 12;
-}
-
-void choose_packing(const GemmArgs& args, int threads, Plan& plan) {
-  const auto tiles_bytes = static_cast<size_t>(plan.tiles) * plan.tile_bytes;
-  const auto panels_bytes = static_cast<size_t>(plan.panels) * plan.panel_bytes;
-  const int64_t enough = 4 * static_cast<int64_t>(threads);
-  const bool many_row_items = args.batch * divide_up(plan.tiles, kPrivateTiles) >= enough && !plan.scratch;
-  const bool many_column_items = args.batch * divide_up(plan.panels, kPrivatePanels) >= enough &&
-                                 (!plan.scratch || plan.tiles <= kItemTiles);
-  const bool direct = a_can_be_direct(args, plan);
-  plan.a = direct ? Packing::kNone : Packing::kShared;
-  plan.b = args.b_packed != nullptr ? Packing::kNone : Packing::kShared;
-  if (plan.b == Packing::kNone) {
-    if (!direct && many_row_items) plan.a = Packing::kPrivate;
-    return;
-  }
-  if (args.m <= plan.kernels->direct_rows && (plan.form == GemmForm::kF32 || args.k % 2 == 0)) {
-    plan.a = args.m <= plan.kernels->direct_a_rows && direct ? Packing::kNone : Packing::kShared;
-    plan.b = Packing::kNone;
-    plan.b_direct = true;
-  } else if (plan.tiles == 1 ||
-             (many_column_items && args.n >= args.m && (direct || tiles_bytes <= kStreamBudget))) {
-    plan.b = Packing::kPrivate;
-  } else if (!direct && many_row_items && panels_bytes <= kStreamBudget) {
-    plan.a = Packing::kPrivate;
-  }
-}
-
-void choose_items(const GemmArgs& args, int threads, Plan& plan) {
-  plan.part_tiles = plan.tiles;
-  plan.part_panels = plan.panels;
-  plan.part_batch = args.batch;
-  size_t batch_bytes = 0;
-  if (plan.a == Packing::kShared) {
-    plan.part_tiles =
-        std::clamp<int64_t>(static_cast<int64_t>(kSharedBudget / std::max<size_t>(plan.tile_bytes, 1)), 1,
-                            std::max<int64_t>(plan.tiles, 1));
-    batch_bytes = std::max(batch_bytes, static_cast<size_t>(plan.part_tiles) * plan.tile_bytes);
-  }
-  if (plan.b == Packing::kShared) {
-    plan.part_panels =
-        std::clamp<int64_t>(static_cast<int64_t>(kSharedBudget / std::max<size_t>(plan.panel_bytes, 1)), 1,
-                            std::max<int64_t>(plan.panels, 1));
-    batch_bytes = std::max(batch_bytes, static_cast<size_t>(plan.part_panels) * plan.panel_bytes);
-  }
-  if (batch_bytes > 0) {
-    const bool whole = plan.part_tiles == plan.tiles && plan.part_panels == plan.panels;
-    plan.part_batch = whole ? std::clamp<int64_t>(static_cast<int64_t>(kSharedBudget / batch_bytes), 1,
-                                                  std::max<int64_t>(args.batch, 1))
-                            : 1;
-  }
-  plan.item_tiles = std::max<int64_t>(1, std::min(kItemTiles, plan.part_tiles));
-  plan.item_panels = std::max<int64_t>(1, std::min(kItemPanels, plan.part_panels));
-  if (plan.a == Packing::kPrivate) {
-    plan.item_tiles = std::min(kPrivateTiles, plan.part_tiles);
-    plan.item_panels = plan.part_panels;
-  }
-  if (plan.b == Packing::kPrivate) {
-    plan.item_tiles = plan.part_tiles;
-    plan.item_panels = std::min(kPrivatePanels, plan.part_panels);
-  }
-  if (plan.b_direct) {
-    // Long pieces of B's rows: all of K at once where they run along K, else many panels.
-    const int64_t panels = args.b_transposed ? 4096 / std::max<int64_t>(args.k, 1)
-                                             : plan.kernels->direct_sums /
-                                                   (std::max<int64_t>(args.m, 1) * plan.kernels->panel_width);
-    plan.item_tiles = std::max<int64_t>(1, plan.part_tiles);
-    plan.item_panels = std::clamp<int64_t>(std::min(panels, plan.part_panels), 1, kDirectPanels);
-  }
-  if (threads == 1) return;
-  // Smaller items until everybody has a few; never smaller than what fills the pipelines.
-  const auto items = [&] {
-    return plan.part_batch * divide_up(plan.part_tiles, plan.item_tiles) *
-           divide_up(plan.part_panels, plan.item_panels);
-  };
-  while (items() < 4 * static_cast<int64_t>(threads)) {
-    const bool can_tiles = plan.item_tiles > 1 && plan.b != Packing::kPrivate && !plan.b_direct;
-    const bool can_panels = plan.item_panels > 1 && plan.a != Packing::kPrivate;
-    if (can_tiles && (plan.item_tiles >= plan.item_panels || !can_panels)) {
-      plan.item_tiles = divide_up(plan.item_tiles, 2);
-    } else if (can_panels) {
-      plan.item_panels = divide_up(plan.item_panels, 2);
-    } else {
-      break;
-    }
-  }
-}
-
-Plan make_plan(const GemmArgs& args, int threads, const KernelTable& table) {
-  const GemmKernels& g = *table.gemm;
-  Plan plan = {};
-  plan.kernels = &g;
-  const bool a_bf16 = args.a_dtype == DType::kBF16;
-  const bool b_bf16 = b_dtype_of(args) == DType::kBF16;
-  plan.form = !b_bf16 ? GemmForm::kF32 : a_bf16 && g.bf16_dot ? GemmForm::kBf16Pairs : GemmForm::kF32ByBf16;
-  plan.a_widen = a_bf16 && plan.form != GemmForm::kBf16Pairs;
-  plan.block_depth = plan.form == GemmForm::kBf16Pairs ? 2 * g.block_steps : g.block_steps;
-  plan.blocks = std::max<int64_t>(1, divide_up(args.k, plan.block_depth));
-  plan.tiles = divide_up(args.m, g.tile_rows);
-  plan.tile_rows = plan.tiles == 0 ? g.tile_rows : divide_up(args.m, plan.tiles);
-  plan.tiles = divide_up(args.m, plan.tile_rows);
-  plan.panels = divide_up(args.n, g.panel_width);
-  plan.tile_bytes = static_cast<size_t>(a_slot_bytes(plan.form, args.k) * g.tile_width);
-  plan.panel_bytes = static_cast<size_t>(b_slot_bytes(plan.form, args.k) * g.panel_width);
-  plan.scratch = args.c_dtype == DType::kBF16
-                     ? plan.blocks > 1 || args.accumulate
-                     : plan.blocks > 1 && args.residual == args.c && args.c != nullptr;
-  choose_packing(args, threads, plan);
-  choose_items(args, threads, plan);
-  if (plan.a == Packing::kShared) {
-    plan.shared_a_bytes = align_up(static_cast<size_t>(plan.part_batch * plan.part_tiles) * plan.tile_bytes);
-  }
-  if (plan.b == Packing::kShared) {
-    plan.shared_b_bytes =
-        align_up(static_cast<size_t>(plan.part_batch * plan.part_panels) * plan.panel_bytes);
-  }
-  const int64_t depth = std::min(plan.block_depth, args.k);
-  if (plan.a == Packing::kPrivate) {
-    plan.private_a_bytes =
-        align_up(static_cast<size_t>(plan.item_tiles * g.tile_width * a_slot_bytes(plan.form, depth)));
-  }
-  if (plan.b == Packing::kPrivate) {
-    plan.private_b_bytes =
-        align_up(static_cast<size_t>(plan.item_panels * g.panel_width * b_slot_bytes(plan.form, depth)));
-  }
-  if (plan.scratch) {
-    plan.scratch_bytes = align_up(
-        static_cast<size_t>(plan.item_tiles * plan.tile_rows * plan.item_panels * g.panel_width) * 4);
-  }
-  return plan;
-}
+int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 void check(const GemmArgs& args, const KernelTable& table) {
   require(args.m >= 0 && args.n >= 0 && args.k >= 0 && args.batch >= 0,
@@ -215,7 +25,7 @@ void check(const GemmArgs& args, const KernelTable& table) {
           args.batch);
   const auto known = [](DType dtype) { return dtype == DType::kF32 || dtype == DType::kBF16; };
   for (const DType dtype :
-       {args.a_dtype, b_dtype_of(args), args.c_dtype, args.bias_dtype, args.residual_dtype}) {
+       {args.a_dtype, gemm_b_dtype(args), args.c_dtype, args.bias_dtype, args.residual_dtype}) {
     require(known(dtype), Code::kUnimplemented, "matrix products take f32 and bf16, not {}; convert first",
             dtype_name(dtype));
   }
@@ -244,7 +54,7 @@ int64_t ahead(DType dtype, int64_t ld, bool k_contiguous) {
 // One call: the plan, the operands, and where in the workspace things lie.
 class Product {
  public:
-  Product(const GemmArgs& args, const Plan& plan, std::byte* workspace) : args_(args), plan_(plan) {
+  Product(const GemmArgs& args, const GemmPlan& plan, std::byte* workspace) : args_(args), plan_(plan) {
     shared_a_ = workspace;
     shared_b_ = shared_a_ + plan.shared_a_bytes;
     private_ = shared_b_ + plan.shared_b_bytes;
@@ -275,8 +85,8 @@ class Product {
     const int64_t tiles = std::min(plan_.part_tiles, plan_.tiles - first_tile_);
     const int64_t panels = std::min(plan_.part_panels, plan_.panels - first_panel_);
     // A part of B stays packed while the parts of A pass.
-    const int64_t pack_tiles = plan_.a == Packing::kShared ? tiles : 0;
-    const int64_t pack_panels = plan_.b == Packing::kShared && first_tile_ == 0 ? panels : 0;
+    const int64_t pack_tiles = plan_.a == GemmPacking::kShared ? tiles : 0;
+    const int64_t pack_panels = plan_.b == GemmPacking::kShared && first_tile_ == 0 ? panels : 0;
     const int64_t jobs = pack_tiles + pack_panels;
     for_each(team, batches * jobs, [&](int64_t index, int) {
       const int64_t batch = index / jobs;
@@ -346,6 +156,32 @@ class Product {
     plan_.kernels->pack(job);
   }
 
+  // Panels `bytes` apart. B[K,N]: a few rows at a time across all panels, so that memory gives long pieces of
+  // few rows.
+  void pack_panels(int64_t batch, int64_t panel, int64_t panels, int64_t k0, int64_t depth, std::byte* to,
+                   int64_t bytes) const {
+    const int64_t chunk = args_.b_transposed ? depth : kAheadRows;
+    for (int64_t k = 0; k < depth; k += chunk) {
+      for (int64_t p = 0; p < panels; ++p) {
+        pack_panel(batch, panel + p, k0 + k, std::min(chunk, depth - k),
+                   to + p * bytes + gemm_b_slot_bytes(plan_.form, k) * plan_.kernels->panel_width);
+      }
+    }
+  }
+
+  // What a worker packs for itself, before its first item.
+  void pack_for_worker(std::byte* own, int worker) const {
+    if (has_packed_[worker]) return;
+    has_packed_[worker] = true;
+    for (int64_t t = 0; plan_.a == GemmPacking::kWorker && t < plan_.tiles; ++t) {
+      pack_tile(0, t, 0, args_.k, own + static_cast<size_t>(t) * plan_.tile_bytes);
+    }
+    if (plan_.b == GemmPacking::kWorker) {
+      pack_panels(0, 0, plan_.panels, 0, args_.k, own + plan_.private_a_bytes,
+                  static_cast<int64_t>(plan_.panel_bytes));
+    }
+  }
+
   // Rows of `tiles` tiles x columns of `panels` panels, counted from the part's first, over all of K.
   void multiply(int64_t batch, int64_t tile, int64_t tiles, int64_t panel, int64_t panels, int worker) const {
     const GemmKernels& g = *plan_.kernels;
@@ -353,6 +189,7 @@ class Product {
     const int64_t column = (first_panel_ + panel) * g.panel_width;
     const int64_t b_index = first_batch_ + batch;
     std::byte* own = private_ + static_cast<size_t>(worker) * plan_.worker_bytes();
+    pack_for_worker(own, worker);
     std::byte* own_b = own + plan_.private_a_bytes;
     auto* scratch = reinterpret_cast<float*>(own_b + plan_.private_b_bytes);
 
@@ -361,7 +198,7 @@ class Product {
     block.rows = std::min(tiles * plan_.tile_rows, args_.m - row);
     block.cols = std::min(panels * g.panel_width, args_.n - column);
     block.tile_rows = plan_.tile_rows;
-    block.rows_outer = plan_.b == Packing::kPrivate || tiles == 1;
+    block.rows_outer = plan_.b == GemmPacking::kPrivate || tiles == 1;
     block.alpha = args_.alpha;
     const int64_t c_index = b_index * args_.c_batch_stride + row * args_.ldc + column;
     auto* c = const_cast<std::byte*>(element(args_.c, args_.c_dtype, c_index));
@@ -376,16 +213,18 @@ class Product {
     GemmFinish finish = {};
     if (needs_finish_) finish = make_finish(b_index, row, column, c);
 
-    for (int64_t index = 0; index < plan_.blocks; ++index) {
-      const int64_t k0 = index * plan_.block_depth;
-      block.depth = std::min(plan_.block_depth, args_.k - k0);
+    const bool whole = plan_.b_direct && args_.b_transposed;
+    const int64_t blocks = whole ? 1 : plan_.blocks, most = whole ? args_.k : plan_.block_depth;
+    for (int64_t index = 0; index < blocks; ++index) {
+      const int64_t k0 = index * most;
+      block.depth = std::min(most, args_.k - k0);
       place_a(block, batch, tile, tiles, k0, own);
       place_b(block, batch, panel, panels, k0, own_b);
       if (index > 0) {
         block.partial_in = block.partial_out;
         block.partial_in_stride = block.partial_out_stride;
       }
-      if (index == plan_.blocks - 1 && needs_finish_) block.finish = &finish;
+      if (index == blocks - 1 && needs_finish_) block.finish = &finish;
       g.block(block);
     }
   }
@@ -425,17 +264,20 @@ class Product {
   void place_a(GemmBlock& block, int64_t batch, int64_t tile, int64_t tiles, int64_t k0,
                std::byte* own) const {
     const int64_t width = plan_.kernels->tile_width;
-    if (plan_.a == Packing::kNone) {
+    if (plan_.a == GemmPacking::kNone) {
       block.a_direct = true;
       block.a = element(args_.a, args_.a_dtype,
                         (first_batch_ + batch) * args_.a_batch_stride +
                             (first_tile_ + tile) * plan_.tile_rows * args_.lda + k0);
       block.a_stride = args_.lda;
-    } else if (plan_.a == Packing::kShared) {
-      block.a = shared_tile(batch, tile) + a_slot_bytes(plan_.form, k0) * width;
+    } else if (plan_.a != GemmPacking::kPrivate) {
+      const std::byte* first = plan_.a == GemmPacking::kShared
+                                   ? shared_tile(batch, tile)
+                                   : own + static_cast<size_t>(tile) * plan_.tile_bytes;
+      block.a = first + gemm_a_slot_bytes(plan_.form, k0) * width;
       block.a_stride = static_cast<int64_t>(plan_.tile_bytes / 4);
     } else {
-      const int64_t bytes = a_slot_bytes(plan_.form, block.depth) * width;
+      const int64_t bytes = gemm_a_slot_bytes(plan_.form, block.depth) * width;
       for (int64_t t = 0; t < tiles; ++t) {
         pack_tile(first_batch_ + batch, first_tile_ + tile + t, k0, block.depth, own + t * bytes);
       }
@@ -455,28 +297,30 @@ class Product {
                         (first_batch_ + batch) * args_.b_batch_stride +
                             (args_.b_transposed ? column * args_.ldb + k0 : k0 * args_.ldb + column));
       block.b_stride = args_.ldb;
-    } else if (plan_.b == Packing::kNone) {
+    } else if (plan_.b == GemmPacking::kNone) {
       block.b = static_cast<const std::byte*>(args_.b_packed->data()) +
                 static_cast<size_t>(first_panel_ + panel) * plan_.panel_bytes +
-                b_slot_bytes(plan_.form, k0) * width;
-    } else if (plan_.b == Packing::kShared) {
-      block.b = shared_panel(batch, panel) + b_slot_bytes(plan_.form, k0) * width;
+                gemm_b_slot_bytes(plan_.form, k0) * width;
+    } else if (plan_.b != GemmPacking::kPrivate) {
+      const std::byte* first = plan_.b == GemmPacking::kShared
+                                   ? shared_panel(batch, panel)
+                                   : own + static_cast<size_t>(panel) * plan_.panel_bytes;
+      block.b = first + gemm_b_slot_bytes(plan_.form, k0) * width;
     } else {
-      const int64_t bytes = b_slot_bytes(plan_.form, block.depth) * width;
-      for (int64_t p = 0; p < panels; ++p) {
-        pack_panel(first_batch_ + batch, first_panel_ + panel + p, k0, block.depth, own + p * bytes);
-      }
+      const int64_t bytes = gemm_b_slot_bytes(plan_.form, block.depth) * width;
+      pack_panels(first_batch_ + batch, first_panel_ + panel, panels, k0, block.depth, own, bytes);
       block.b = own;
       block.b_stride = bytes / 4;
     }
   }
 
   const GemmArgs& args_;
-  const Plan& plan_;
+  const GemmPlan& plan_;
   std::byte* shared_a_;
   std::byte* shared_b_;
   std::byte* private_;
   bool needs_finish_;
+  mutable bool has_packed_[kMostWorkers] = {};
   int64_t first_batch_ = 0, first_panel_ = 0, first_tile_ = 0;
 };
 
@@ -493,8 +337,8 @@ void pack_b(PackedMatrix& packed, const void* b, DType dtype, int64_t k, int64_t
   const bool bf16 = dtype == DType::kBF16;
   const GemmForm form = bf16 ? GemmForm::kF32ByBf16 : GemmForm::kF32;
   const int64_t panels = divide_up(n, g.panel_width);
-  const auto panel_bytes = static_cast<size_t>(b_slot_bytes(form, k) * g.panel_width);
-  const size_t bytes = align_up(static_cast<size_t>(panels) * panel_bytes);
+  const auto panel_bytes = static_cast<size_t>(gemm_b_slot_bytes(form, k) * g.panel_width);
+  const size_t bytes = (static_cast<size_t>(panels) * panel_bytes + kAlignment - 1) / kAlignment * kAlignment;
   if (bytes > packed.capacity_bytes_) {
     packed.data_.reset(std::aligned_alloc(kAlignment, bytes));
     packed.capacity_bytes_ = packed.data_ == nullptr ? 0 : bytes;
@@ -526,29 +370,7 @@ void pack_b(PackedMatrix& packed, const void* b, DType dtype, int64_t k, int64_t
 
 size_t gemm_workspace_bytes(const GemmArgs& args, int threads, const KernelTable& table) {
   check(args, table);
-  // A smaller m may be planned otherwise; so every buffer is counted at its largest.
-  const Plan plan = make_plan(args, threads, table);
-  const GemmKernels& g = *plan.kernels;
-  const auto shared = [](size_t unit, int64_t count, int64_t batch) {
-    const size_t all = unit * static_cast<size_t>(count) * static_cast<size_t>(batch);
-    return align_up(std::min(all, std::max(kSharedBudget, unit)));
-  };
-  size_t bytes = kAlignment + shared(plan.tile_bytes, plan.tiles, args.batch);
-  const int64_t depth = std::min(plan.block_depth, args.k);
-  size_t own = align_up(static_cast<size_t>(std::min(kPrivateTiles, plan.tiles) * g.tile_width *
-                                            a_slot_bytes(plan.form, depth)));
-  if (args.b_packed == nullptr) {
-    bytes += shared(plan.panel_bytes, plan.panels, args.batch);
-    own += align_up(static_cast<size_t>(std::min(kPrivatePanels, plan.panels) * g.panel_width *
-                                        b_slot_bytes(plan.form, depth)));
-  }
-  if (plan.scratch || args.c_dtype == DType::kBF16 || args.residual != nullptr) {
-    const int64_t sums =
-        std::min(kItemTiles, plan.tiles) * g.tile_rows * std::min(kItemPanels, plan.panels) * g.panel_width;
-    // Whole tiles are counted: less than twice the rows.
-    own += align_up(static_cast<size_t>(std::max<int64_t>(sums, 2 * g.direct_sums)) * 4);
-  }
-  return bytes + static_cast<size_t>(threads) * own;
+  return gemm_plan_bound(args, threads, table);
 }
 
 void gemm(const GemmArgs& args, std::span<std::byte> workspace, ThreadTeam& team, const KernelTable& table) {
@@ -558,7 +380,7 @@ void gemm(const GemmArgs& args, std::span<std::byte> workspace, ThreadTeam& team
                                static_cast<double>(args.k) * static_cast<double>(args.batch);
   const bool serial = team.size() == 1 || multiply_adds < kSerialMultiplyAdds;
   const int threads = serial ? 1 : team.size();
-  const Plan plan = make_plan(args, threads, table);
+  const GemmPlan plan = make_gemm_plan(args, threads, table);
   require(workspace.size() >= plan.bytes(threads),
           "a matrix product m={} n={} k={} on {} threads wants a workspace of {} bytes, {} were given",
           args.m, args.n, args.k, threads, plan.bytes(threads), workspace.size());

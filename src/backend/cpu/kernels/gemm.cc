@@ -33,7 +33,7 @@ namespace vertebra::VERTEBRA_ISA {
 namespace {
 
 // With few rows, several panels at once keep enough independent sums in flight to hide the latency.
-constexpr int panels_at_once(int rows) { return rows == 1 ? 4 : rows <= 3 ? 2 : 1; }
+constexpr int panels_at_once(int rows) { return rows <= 3 ? 2 : 1; }
 
 struct TileArgs {
   int64_t steps;
@@ -171,7 +171,7 @@ HWY_INLINE const TileTable& tiles_of(GemmForm form) {
   return form == GemmForm::kF32 ? kF32Tiles : kF32ByBf16Tiles;
 }
 
-// Sums of the largest tile: one row takes 4 panels, 2 and 3 rows 2 panels each.
+// Sums of the largest tile: up to 3 rows take 2 panels each.
 constexpr int kTileSums = (kTileRows > 6 ? kTileRows : 6) * kPanelWidth;
 
 struct Prefetch {

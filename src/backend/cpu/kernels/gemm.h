@@ -50,7 +50,7 @@ struct GemmFinish {
 // How a block finds its part of B. As given only with whole pairs: an even depth of bf16.
 enum class GemmB : uint8_t {
   kPanels,       // packed
-  kKContiguous,  // as given, B[N,K]
+  kKContiguous,  // as given, B[N,K]: all of K in one call, summed in blocks all the same
   kNContiguous,  // as given, B[K,N]
 };
 

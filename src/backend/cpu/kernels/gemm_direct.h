@@ -86,76 +86,102 @@ HWY_INLINE void direct_step(VecF (&acc)[kRows][kVectors], const DirectA<kForm, k
 }
 
 // What follows a row's sums in columns [j, j + columns), readable up to a whole vector.
-void finish_direct(const GemmBlock& g, int64_t row, int64_t j, int64_t columns, float* sums) {
-  for (int64_t c = 0; c < columns; ++c) sums[c] = sums[c] * g.alpha;
-  if (g.partial_in != nullptr) {
-    const float* in = g.partial_in + row * g.partial_in_stride + j;
-    for (int64_t c = 0; c < columns; ++c) sums[c] = in[c] + sums[c];
-  }
+void finish_direct(const GemmBlock& g, int64_t row, int64_t j, int64_t columns, const float* sums) {
   if (g.finish != nullptr) {
     finish_row(*g.finish, row, j, columns, sums);
+    return;
+  }
+  float* out = g.partial_out + row * g.partial_out_stride + j;
+  if (columns == kLanes) {
+    store(load<VecF>(sums), out);
   } else {
-    __builtin_memcpy(g.partial_out + row * g.partial_out_stride + j, sums, static_cast<size_t>(columns) * 4);
+    __builtin_memcpy(out, sums, static_cast<size_t>(columns) * 4);
   }
 }
 
-// One group of rows from `row` on, kLanes columns of B[N,K] from j on: squares of B are transposed in
-// registers and used there.
+// sums[m] = partial[m] + sums[m] for a strip of kLanes columns.
+template <int kRows>
+HWY_INLINE void add_partial(const GemmBlock& g, int64_t row, int64_t j, int64_t columns, float* sums) {
+  for (int m = 0; m < kRows; ++m) {
+    const float* in = g.partial_in + (row + m) * g.partial_in_stride + j;
+    for (int64_t c = 0; c < columns; ++c) sums[m * kLanes + c] = in[c] + sums[m * kLanes + c];
+  }
+}
+
+// kLanes words of `valid` columns of B[N,K], transposed: words[s] is step s of every column.
+HWY_INLINE void column_words(const char* b, int64_t stride, int64_t valid, int64_t ahead,
+                             VecF (&words)[kLanes]) {
+  const SpacedRows rows = {const_cast<char*>(b), stride};
+  rows.each([&](auto r, const char* at) VERTEBRA_INLINE_LAMBDA {
+    if (r < valid) {
+      fetch_ahead(at + ahead);
+      words[r] = load<VecF>(at);
+    } else {
+      words[r] = VecF{};
+    }
+  });
+  transpose(words);
+}
+
+// The same for the last `count` words of a row.
+HWY_INLINE void last_column_words(const char* b, int64_t stride, int64_t valid, int64_t count,
+                                  VecF (&words)[kLanes]) {
+  for (int r = 0; r < kLanes; ++r) {
+    words[r] = r < valid ? load_first(reinterpret_cast<const float*>(b + r * stride), count) : VecF{};
+  }
+  transpose(words);
+}
+
+// One group of rows from `row` on, kLanes columns of B[N,K] from j on, all of K: squares of B are transposed
+// in registers and used there. The rows of B are read from end to end, because the prefetchers of the
+// second-level cache follow no more than kLanes of them.
 template <GemmForm kForm, bool kPacked, int kRows>
 void direct_columns(const GemmBlock& g, int64_t row, int64_t j) {
   constexpr int64_t kSize = kForm == GemmForm::kF32 ? 4 : 2;
-  const int64_t steps = steps_of(g);
+  // Blocks of K are counted in steps of a packed A: of one k in this form.
+  constexpr int64_t kBlock = kForm == GemmForm::kF32ByBf16 ? kBlockSteps / 2 : kBlockSteps;
+  const int64_t steps = steps_of(g), row_bytes = g.depth * kSize;
   const int64_t valid = min_of<int64_t>(kLanes, g.cols - j), stride = g.b_stride * kSize;
   DirectA<kForm, kPacked> a(g, row);
   const char* b = static_cast<const char*>(g.b) + j * stride;
-  VecF acc[kRows][1];
-  unroll<kRows>([&](auto m) VERTEBRA_INLINE_LAMBDA { acc[m][0] = VecF{}; });
+  alignas(64) float sums[kRows * kLanes];
   int64_t step = 0;
-  for (; step + kLanes <= steps; step += kLanes, b += kLanes * 4) {
-    VecF words[kLanes];
-    const SpacedRows rows = {const_cast<char*>(b), stride};
-    rows.each([&](auto r, const char* at) VERTEBRA_INLINE_LAMBDA {
-      if (r < valid) {
-        __builtin_prefetch(at + kDirectAheadBytes, 0, 2);
-        words[r] = load<VecF>(at);
-      } else {
-        words[r] = VecF{};
-      }
-    });
-    transpose(words);
-    unroll<kLanes>([&](auto s) VERTEBRA_INLINE_LAMBDA {
-      const VecF one[1] = {words[s]};
-      direct_step(acc, a, s * a.kStep, one);
-    });
-    a.at += kLanes * a.kStep;
-  }
-  if (step < steps) {
-    VecF words[kLanes];
-    for (int r = 0; r < kLanes; ++r) {
-      words[r] =
-          r < valid ? load_first(reinterpret_cast<const float*>(b + r * stride), steps - step) : VecF{};
+  do {
+    const int64_t end = min_of<int64_t>(step + kBlock, steps);
+    VecF acc[kRows][1];
+    unroll<kRows>([&](auto m) VERTEBRA_INLINE_LAMBDA { acc[m][0] = VecF{}; });
+    const bool first = step == 0;
+    for (; step + kLanes <= end; step += kLanes) {
+      // Behind the end of the rows lie the next kLanes.
+      const int64_t ahead = step * 4 + kDirectAheadBytes < row_bytes
+                                ? kDirectAheadBytes
+                                : kDirectAheadBytes - row_bytes + kLanes * stride;
+      VecF words[kLanes];
+      column_words(b + step * 4, stride, valid, ahead, words);
+      unroll<kLanes>([&](auto s) VERTEBRA_INLINE_LAMBDA {
+        const VecF one[1] = {words[s]};
+        direct_step(acc, a, s * a.kStep, one);
+      });
+      a.at += kLanes * a.kStep;
     }
-    transpose(words);
-    unroll<kLanes>([&](auto s) VERTEBRA_INLINE_LAMBDA {
-      if (step + s >= steps) return;
-      const VecF one[1] = {words[s]};
-      direct_step(acc, a, s * a.kStep, one);
-    });
-  }
-  if (valid == kLanes && g.finish == nullptr) {
+    if (step < end) {
+      VecF words[kLanes];
+      last_column_words(b + step * 4, stride, valid, end - step, words);
+      unroll<kLanes>([&](auto s) VERTEBRA_INLINE_LAMBDA {
+        if (step + s >= end) return;
+        const VecF one[1] = {words[s]};
+        direct_step(acc, a, s * a.kStep, one);
+      });
+      step = end;
+    }
     const VecF alpha = splat(g.alpha);
     unroll<kRows>([&](auto m) VERTEBRA_INLINE_LAMBDA {
-      VecF x = acc[m][0] * alpha;
-      if (g.partial_in != nullptr) x = load<VecF>(g.partial_in + (row + m) * g.partial_in_stride + j) + x;
-      store(x, g.partial_out + (row + m) * g.partial_out_stride + j);
+      const VecF x = acc[m][0] * alpha;
+      store(first ? x : load<VecF>(sums + m * kLanes) + x, sums + m * kLanes);
     });
-    return;
-  }
-  alignas(64) float sums[kLanes];
-  for (int m = 0; m < kRows; ++m) {
-    store(acc[m][0], sums);
-    finish_direct(g, row + m, j, valid, sums);
-  }
+    if (first && g.partial_in != nullptr) add_partial<kRows>(g, row, j, valid, sums);
+  } while (step < steps);
+  for (int m = 0; m < kRows; ++m) finish_direct(g, row + m, j, valid, sums + m * kLanes);
 }
 
 // The words of one step of B[K,N] from `at` on, `count` columns.
@@ -267,7 +293,15 @@ void direct_rows_block(const GemmBlock& g, const DirectTable& table) {
       j += kind == 0 ? 2 * kLanes : kLanes;
     }
   }
-  for (int64_t i = 0; i < g.rows; ++i) finish_direct(g, i, 0, g.cols, sums + i * sum_stride);
+  for (int64_t i = 0; i < g.rows; ++i) {
+    float* row = sums + i * sum_stride;
+    for (int64_t c = 0; c < g.cols; ++c) row[c] = row[c] * g.alpha;
+    if (g.partial_in != nullptr) {
+      const float* in = g.partial_in + i * g.partial_in_stride;
+      for (int64_t c = 0; c < g.cols; ++c) row[c] = in[c] + row[c];
+    }
+    finish_direct(g, i, 0, g.cols, row);
+  }
 }
 
 void direct_block(const GemmBlock& g) {
@@ -277,7 +311,7 @@ void direct_block(const GemmBlock& g) {
     return;
   }
   for (int64_t j = 0; j < g.cols; j += kLanes) {
-    // A second group finds the rows of B in the second-level cache.
+    // A second group finds the rows of B in a cache.
     for_direct_groups(g, [&](int64_t i, int64_t rows) { table.columns[!g.a_direct][rows - 1](g, i, j); });
   }
 }
