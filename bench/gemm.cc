@@ -1,5 +1,5 @@
 // Matrix multiplication: our kernels, from plain and from packed weights, interleaved with OpenBLAS and
-// oneDNN, medians, as shares of the ceilings measured in the same run.
+// oneDNN and with the measurement of the ceilings, medians of the rounds.
 //   bench_gemm [--json] [--isa NAME] [--threads N] [--rounds N] [--dtype f32|bf16] [--shape M,N,K[,t]]...
 // The ceiling of a shape is the smaller of the multiply-add rate and the memory's rate times its operations a
 // byte of B: what M = 1 can reach. "t": B is stored [N, K], as in a torch Linear.
@@ -158,14 +158,37 @@ std::vector<Contender> contenders(const Shape& s, DType dtype, Operands& o, Pack
   return list;
 }
 
-void measure(std::vector<Contender>& list, double flops, double ceiling, int rounds) {
-  // Enough repetitions for 4 ms, at least one.
-  const int repeats = static_cast<int>(std::clamp(4e-3 * ceiling / flops, 1.0, 2000.0));
+// What bounds a shape: multiply-adds, or reading B from memory; measured beside the contenders, because the
+// clock and the neighbours' traffic change from second to second.
+struct Ceiling {
+  DType dtype;
+  double flops_per_byte;  // of B; 0 when it stays in a cache
+  std::vector<double> rates;
+
+  void measure(ThreadTeam& team) {
+    const double fma = measure_fma_ceiling(dtype, team);
+    rates.push_back(flops_per_byte > 0 ? std::min(fma, measure_read_bandwidth(team) * flops_per_byte) : fma);
+  }
+};
+
+double median(std::vector<double> values) {
+  std::sort(values.begin(), values.end());
+  return values[values.size() / 2];
+}
+
+void measure(std::vector<Contender>& list, double flops, Ceiling& ceiling, int rounds, ThreadTeam& team) {
   for (int round = -1; round < rounds; ++round) {
+    if (round <= 0) ceiling.rates.clear();
+    ceiling.measure(team);
+    // Enough repetitions for 4 ms, at least one.
+    const int repeats = static_cast<int>(std::clamp(4e-3 * ceiling.rates.back() / flops, 1.0, 2000.0));
     for (Contender& c : list) {
       // The one before may have left threads spinning (OpenMP does, for milliseconds): let them go to sleep.
       std::this_thread::sleep_for(std::chrono::milliseconds(20));
-      c.run();
+      // Then the own ones wake up, and the scheduler takes some milliseconds to give each a core.
+      const double awake = now_s() + 10e-3;
+      do c.run();
+      while (now_s() < awake);
       const double start = now_s();
       for (int i = 0; i < repeats; ++i) c.run();
       if (round >= 0) c.seconds.push_back((now_s() - start) / repeats);
@@ -180,8 +203,7 @@ void report(const Options& options, const Shape& s, DType dtype, double ceiling,
       fmt::format("{} {}x{}x{}{}", dtype_name(dtype), s.m, s.n, s.k, s.b_transposed ? "t" : "");
   if (!options.json) fmt::print("{:<24}", name);
   for (Contender& c : list) {
-    std::sort(c.seconds.begin(), c.seconds.end());
-    const double rate = flops / c.seconds[c.seconds.size() / 2];
+    const double rate = flops / median(c.seconds);
     if (options.json) {
       fmt::print(
           "{{\"name\": \"gemm {} {}\", \"value\": {:.2f}, \"unit\": \"GFLOP/s\", \"ceiling\": {:.2f}, "
@@ -249,12 +271,14 @@ void run(int argc, char** argv) {
 #endif
   ThreadTeam team(options.threads);
   const std::string device = device_name();
-  const double read = measure_read_bandwidth(team);
   for (const DType dtype : options.dtypes) {
-    const double fma = measure_fma_ceiling(dtype, team);
     if (!options.json) {
       fmt::print("{}, {} threads, {}, ceilings: {} {:.1f} GFLOP/s, reads {:.1f} GB/s\n", device,
-                 options.threads, isa_name(active_isa()), dtype_name(dtype), fma * 1e-9, read * 1e-9);
+                 options.threads, isa_name(active_isa()), dtype_name(dtype),
+                 measure_fma_ceiling(dtype, team) * 1e-9, measure_read_bandwidth(team) * 1e-9);
+#if defined(VERTEBRA_OPENBLAS)
+      fmt::print("OpenBLAS {}\n", openblas_get_corename());
+#endif
     }
     for (const Shape& s : options.shapes) {
       Operands operands(s);
@@ -264,9 +288,9 @@ void run(int argc, char** argv) {
       const double flops =
           2.0 * static_cast<double>(s.m) * static_cast<double>(s.n) * static_cast<double>(s.k);
       const double b_bytes = static_cast<double>(s.n) * static_cast<double>(s.k) * dtype_size(dtype);
-      const double ceiling = b_bytes > 48e6 || s.m == 1 ? std::min(fma, read * flops / b_bytes) : fma;
-      measure(list, flops, ceiling, options.rounds);
-      report(options, s, dtype, ceiling, list, device);
+      Ceiling ceiling = {dtype, b_bytes > 48e6 || s.m == 1 ? flops / b_bytes : 0, {}};
+      measure(list, flops, ceiling, options.rounds, team);
+      report(options, s, dtype, median(ceiling.rates), list, device);
     }
   }
 }
