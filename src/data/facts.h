@@ -26,9 +26,9 @@ struct FactsOptions {
   uint64_t seed = 0;
 
   // Shares of the examples at full strength; the rest are facts.
-  double unknown_share = 0.34;       // names of no subject ...
+  double unknown_share = 0.32;       // names of no subject ...
   double place_share = 0.22;         // ... of which this share are the places
-  double unanswerable_share = 0.12;  // real subjects, relations that the table lacks
+  double unanswerable_share = 0.10;  // real subjects, relations that the table lacks
   double off_topic_share = 0.08;
   // The curriculum: these shares start at a part of themselves and grow evenly until `full_at` (as a
   // share of the run); the strength of the noise grows from nothing until `noise_full_at`.

@@ -18,7 +18,7 @@ struct NoiseShares {
   double typo = 0.25;            // at least one typing error
   double second_typo = 0.3;      // of these, the share with two
   double name_typo = 0.12;       // one more in a name: the words that the answer hangs on
-  double long_word_typo = 0.10;  // one more in a word of 6 letters outside the name: "currency", "capital"
+  double long_word_typo = 0.06;  // one more in a word of 6 letters outside the name: "currency", "capital"
   double shorthand = 0.15;       // words of the `shorthand` list written as in a chat
   double lost_word = 0.20;       // one of the `droppable` words is missing
   double filler = 0.12;          // one of `fillers` stands between two words
