@@ -85,7 +85,7 @@ void Client::describe_devices() {
         plugin_->call(Slot::kDeviceMemoryStats, stats, "read a device's memory");
         if (stats.bytes_limit.is_set && stats.bytes_limit.value > 0)
           out.memory_bytes = static_cast<uint64_t>(stats.bytes_limit.value);
-      } catch (const Error&) {  // many plugins, the CPU's among them, do not know
+      } catch (const Error&) {  // "not known" is an answer: many plugins, the CPU's among them, have no other
       }
     }
     descriptions_.push_back(std::move(out));

@@ -53,7 +53,7 @@ uint64_t LoadedExecutable::temporary_bytes() const {
     args.executable = executable;
     try {
       plugin.call(Slot::kGetCompiledMemoryStats, args, "read an executable's memory");
-    } catch (const Error& error) {
+    } catch (const Error& error) {  // an answer: the plugin does not know
       log_debug("{}", error.what());
     }
   });
@@ -70,7 +70,7 @@ std::string LoadedExecutable::serialize() const {
       plugin.call(Slot::kExecutableSerialize, args, "serialize an executable");
       out.assign(args.bytes, args.bytes_size);
       if (args.deleter != nullptr) args.deleter(args.serialized);
-    } catch (const Error& error) {
+    } catch (const Error& error) {  // an answer: the plugin cannot, and nothing is cached
       log_debug("{}", error.what());
     }
   });
@@ -107,7 +107,7 @@ std::unique_ptr<LoadedExecutable> Compiler::load_cached(const std::string& key) 
   args.bytes_size = bytes->size();
   try {
     client_->plugin().call(Slot::kDeserializeAndLoad, args, "load a cached executable");
-  } catch (const Error& error) {
+  } catch (const Error& error) {  // an answer: there is no usable entry
     log_warning("{}; compiling again", error.what());
     cache_.remove(key);
     return nullptr;

@@ -44,7 +44,7 @@ std::optional<std::string> ExecutableCache::load(const std::string& key) const {
       return payload;
     }
     log_warning("the cached executable {} is damaged; compiling again", path.string());
-  } catch (const Error& error) {
+  } catch (const Error& error) {  // an answer: there is no usable entry
     log_warning("the cached executable cannot be read: {}; compiling again", error.what());
   }
   remove(key);

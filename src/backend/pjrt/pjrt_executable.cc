@@ -33,7 +33,8 @@ PjrtExecutable::~PjrtExecutable() {
   while (!running_.empty()) {
     try {
       wait_for_oldest();
-    } catch (const std::exception& error) {
+    } catch (
+        const std::exception& error) {  // a destructor cannot throw; whoever reads a result is told as well
       log_warning("{}", error.what());
     }
   }

@@ -56,7 +56,7 @@ PluginReport start_here(const std::filesystem::path& file, const Vendor& vendor)
       out.failure = "it has no devices";
       out.code = Code::kNotFound;
     }
-  } catch (const Error& error) {
+  } catch (const Error& error) {  // the answer to the question asked
     out.failure = error.what();
     out.code = error.code();
   } catch (const std::exception& error) {

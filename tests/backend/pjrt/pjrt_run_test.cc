@@ -5,6 +5,7 @@
 
 #include "backend/cpu/cpu_backend.h"
 #include "backend/pjrt/executable_cache.h"
+#include "backend/pjrt/probe.h"
 #include "base/error.h"
 #include "base/file.h"
 #include "ops/ops.h"
@@ -119,6 +120,21 @@ TEST_P(PjrtRun, MistakesAreErrorsThatNameTheInput) {
 
 TEST_P(PjrtRun, ADeviceThatIsNotThereIsAnError) {
   message_of([] { make_pjrt_backend({.plugin = file(), .device_index = 99}); }, Code::kOutOfRange);
+}
+
+TEST_P(PjrtRun, ATrialThatWentWellIsRemembered) {
+  const fs::path folder = fs::path(testing::TempDir()) / fmt::format("started-{}", getpid());
+  const char* before = std::getenv("VERTEBRA_CACHE");
+  const std::string saved = before == nullptr ? "" : before;
+  setenv("VERTEBRA_CACHE", folder.c_str(), 1);
+  const pjrt::PluginReport report = pjrt::probe_plugin(file(), *pjrt::find_vendor("cpu"));
+  EXPECT_EQ(report.failure, "");
+  EXPECT_EQ(report.devices.size(), 1u);
+  EXPECT_NO_THROW(pjrt::require_startable(file(), *pjrt::find_vendor("cpu")));
+  EXPECT_EQ(std::distance(fs::directory_iterator(folder / "started"), fs::directory_iterator()), 1);
+  EXPECT_THROW(pjrt::require_startable(folder / "gone.so", *pjrt::find_vendor("cpu")), Error);
+  before == nullptr ? unsetenv("VERTEBRA_CACHE") : setenv("VERTEBRA_CACHE", saved.c_str(), 1);
+  fs::remove_all(folder);
 }
 
 // What mixes rows, over a bounded number of them: the padding never reaches a result.
