@@ -357,6 +357,58 @@ TEST_P(GemmOnIsa, BatchesEqualSingleProducts) {
   }
 }
 
+// A long K is taken in slices; a batch of two is not, nor are a few rows: the bits are the same.
+TEST_P(GemmOnIsa, SlicesOfALongDepthKeepTheBits) {
+  const int64_t m = 20, n = 40, k = 13003;
+  for (const DTypes& dtypes : {kDTypes[0], kDTypes[1], kDTypes[3]}) {
+    for (const bool transposed : {false, true}) {
+      const Matrix a(2 * m, k, dtypes.a, 1), b(2 * k, n, dtypes.b, 2);
+      const Matrix bias(1, n, DType::kF32, 4), residual(2 * m, n, DType::kF32, 5);
+      Matrix first(m, k, dtypes.a, 1), second(k, n, dtypes.b, 2);
+      const Matrix at = first.transposed(), bt = second.transposed();
+      Matrix sliced(m, n, DType::kF32, 3), both(2 * m, n, DType::kF32, 3), row(1, n, DType::kF32, 3);
+      const auto finish = [&](GemmArgs args) {
+        args.alpha = 0.5f;
+        args.accumulate = true;
+        args.bias = bias.data();
+        args.residual = residual.data();
+        args.ldr = n;
+        args.activation = GemmActivation::kSilu;
+        return args;
+      };
+      GemmArgs args = finish(args_of(a, b, sliced));
+      args.m = m, args.k = k;
+      if (transposed) {
+        args.a = at.data(), args.lda = m, args.a_transposed = true;
+        args.b = bt.data(), args.ldb = k, args.b_transposed = true;
+      }
+      ThreadTeam team(3);
+      std::vector<std::byte> workspace(gemm_workspace_bytes(args, 3, table()));
+      EXPECT_LT(workspace.size(), size_t{8} << 20) << "all of K was packed";
+      gemm(args, workspace, team, table());
+
+      GemmArgs batch = finish(args_of(a, b, both));
+      batch.m = m, batch.k = k, batch.batch = 2;
+      batch.a_batch_stride = m * k, batch.b_batch_stride = k * n, batch.c_batch_stride = m * n;
+      batch.residual_batch_stride = m * n;
+      run(batch, 2, table());
+      EXPECT_EQ(0, std::memcmp(sliced.data(), both.data(), static_cast<size_t>(m * n) * sizeof(float)))
+          << describe(table(), dtypes, args);
+
+      GemmArgs single = finish(args_of(a, b, row));
+      single.m = 1, single.k = k;
+      run(single, 1, table());
+      EXPECT_EQ(0, std::memcmp(sliced.data(), row.data(), static_cast<size_t>(n) * sizeof(float)))
+          << describe(table(), dtypes, args);
+
+      for (const int64_t fewer : {1, 16, 17, 19}) {
+        args.m = fewer;
+        EXPECT_NO_THROW(gemm(args, workspace, team, table())) << fewer;
+      }
+    }
+  }
+}
+
 // A step compiled for a bounded number of rows runs with any smaller one in the same workspace.
 TEST_P(GemmOnIsa, WorkspaceOfTheBoundServesSmallerRows) {
   for (const DTypes& dtypes : kDTypes) {
