@@ -175,42 +175,6 @@ void pack(const T* from, int64_t from_stride, int64_t rows, int64_t dim, float* 
   }
 }
 
-#if HWY_TARGET == HWY_SCALAR
-void transpose(const float* from, int64_t stride, int64_t rows, int64_t dim, float* to) {
-  const int64_t columns = (rows + 15) / 16 * 16;
-  for (int64_t d = 0; d < dim; ++d)
-    for (int64_t i = 0; i < columns; ++i) to[d * kKeys + i] = i < rows ? from[i * stride + d] : 0.0f;
-}
-#else
-void transpose(const float* from, int64_t stride, int64_t rows, int64_t dim, float* to) {
-  const hn::FixedTag<float, 4> d4;
-  const hn::Repartition<uint64_t, decltype(d4)> du8;
-  const auto zero = hn::Zero(d4);
-  const int64_t columns = (rows + 15) / 16 * 16;
-  for (int64_t i = 0; i < columns; i += 4) {
-    for (int64_t d = 0; d < dim; d += 4) {
-      const float* source = from + i * stride + d;
-      const auto a = i + 0 < rows ? hn::LoadU(d4, source) : zero;
-      const auto b = i + 1 < rows ? hn::LoadU(d4, source + stride) : zero;
-      const auto c = i + 2 < rows ? hn::LoadU(d4, source + 2 * stride) : zero;
-      const auto e = i + 3 < rows ? hn::LoadU(d4, source + 3 * stride) : zero;
-      const auto ab_low = hn::BitCast(du8, hn::InterleaveLower(d4, a, b));
-      const auto ab_high = hn::BitCast(du8, hn::InterleaveUpper(d4, a, b));
-      const auto ce_low = hn::BitCast(du8, hn::InterleaveLower(d4, c, e));
-      const auto ce_high = hn::BitCast(du8, hn::InterleaveUpper(d4, c, e));
-      float* target = to + d * kKeys + i;
-      hn::StoreU(hn::BitCast(d4, hn::InterleaveLower(du8, ab_low, ce_low)), d4, target);
-      if (d + 1 < dim)
-        hn::StoreU(hn::BitCast(d4, hn::InterleaveUpper(du8, ab_low, ce_low)), d4, target + kKeys);
-      if (d + 2 < dim)
-        hn::StoreU(hn::BitCast(d4, hn::InterleaveLower(du8, ab_high, ce_high)), d4, target + 2 * kKeys);
-      if (d + 3 < dim)
-        hn::StoreU(hn::BitCast(d4, hn::InterleaveUpper(du8, ab_high, ce_high)), d4, target + 3 * kKeys);
-    }
-  }
-}
-#endif
-
 float dot(const float* a, const float* b, int64_t dim) {
   VF sum = hn::Zero(df);
   int64_t d = 0;
@@ -439,7 +403,6 @@ void backward(const AttentionTile& tile, const AttentionBlock& block) {
 
 constinit extern const AttentionKernels attention_kernels = {.pack_f32 = pack<float>,
                                                              .pack_bf16 = pack<uint16_t>,
-                                                             .transpose = transpose,
                                                              .dot = dot,
                                                              .begin = begin,
                                                              .forward = forward,

@@ -51,9 +51,6 @@ struct AttentionKernels {
                    int64_t to_stride);
   void (*pack_bf16)(const uint16_t* from, int64_t from_stride, int64_t rows, int64_t dim, float* to,
                     int64_t to_stride);
-  // to[d * 64 + i] = from[i * stride + d] for i < rows <= 64; columns to the next multiple of 16 become zero.
-  // Rows are read to the next multiple of 4 elements.
-  void (*transpose)(const float* from, int64_t stride, int64_t rows, int64_t dim, float* to);
   // The dot product of two rows of `dim` elements.
   float (*dot)(const float* a, const float* b, int64_t dim);
   // max = -inf, sum = 0, acc = 0.

@@ -175,14 +175,13 @@ class AttentionGradKernel final : public Kernel {
 
   AttentionBlock pack_keys(const Task& task, const GradientScratch& scratch, int64_t start,
                            int64_t width) const {
-    const AttentionKernels& kernels = *vertebra::kernels().attention;
     const int64_t stride = sizes_.key_heads * sizes_.dim, padded = sizes_.padded();
     pack_tokens(task.call.operands[1].as<const float>() + key_start(task), stride, task.order + start, width,
                 sizes_.dim, scratch.keys, padded);
     pack_tokens(task.call.operands[2].as<const float>() + key_start(task), stride, task.order + start, width,
                 sizes_.dim, scratch.values, padded);
-    kernels.transpose(scratch.keys, sizes_.padded(), width, sizes_.dim, scratch.keys_transposed);
-    kernels.transpose(scratch.values, sizes_.padded(), width, sizes_.dim, scratch.values_transposed);
+    transpose_rows(scratch.keys, sizes_.padded(), width, sizes_.dim, scratch.keys_transposed);
+    transpose_rows(scratch.values, sizes_.padded(), width, sizes_.dim, scratch.values_transposed);
     AttentionBlock block{};
     block.start = start;
     block.width = width;

@@ -8,6 +8,7 @@
 #include <cstdint>
 
 #include "backend/cpu/kernels/attention.h"
+#include "backend/cpu/kernels/gemm.h"
 #include "backend/cpu/kernels/kernels.h"
 #include "backend/cpu/ops/workspace.h"
 
@@ -87,8 +88,22 @@ void for_attention_tiles(int64_t rows, Body&& body) {
   }
 }
 
-// Where a block's keys and values lie: `stride` elements from one to the next. Keys are readable to the next
-// multiple of 4 elements, values padded.
+// to[d * 64 + i] = from[i * stride + d] for i < rows <= 64, zeros for the other i: the packing of matrix
+// products. Meanwhile it fetches the next 64 rows.
+inline void transpose_rows(const float* from, int64_t stride, int64_t rows, int64_t dim, float* to) {
+  GemmPackJob job{};
+  job.source = from;
+  job.stride = stride;
+  job.k_contiguous = true;
+  job.slots = rows;
+  job.width = kAttentionKeys;
+  job.depth = dim;
+  job.ahead = kAttentionKeys * stride;
+  job.panel = to;
+  vertebra::kernels().gemm->pack(job);
+}
+
+// Where a block's keys and values lie: `stride` elements from one to the next; values are padded.
 struct AttentionRows {
   const float* keys;
   int64_t key_stride;
@@ -106,7 +121,7 @@ void attend_keys(const AttentionKernels& kernels, const AttentionSizes& sizes,
   for (int64_t start = first; start < last; start += kAttentionKeys) {
     const int64_t width = start + kAttentionKeys < last ? kAttentionKeys : last - start;
     const AttentionRows found = rows_of(start, width, scratch.keys, scratch.values);
-    kernels.transpose(found.keys, found.key_stride, width, sizes.dim, scratch.keys_transposed);
+    transpose_rows(found.keys, found.key_stride, width, sizes.dim, scratch.keys_transposed);
     AttentionBlock block{};
     block.start = start;
     block.width = width;

@@ -99,7 +99,7 @@ class PagedAttentionKernel final : public Kernel {
       AttentionRows found = {keys, padded, values, padded};
       const bool one_page = start % step.page_size + width <= step.page_size;
       const int64_t offset = step.slot(request, start) * stride + key_head * sizes_.dim;
-      if (!bf16_ && one_page && sizes_.dim % 4 == 0) {
+      if (!bf16_ && one_page) {
         found.keys = call.results[1].as<const float>() + offset;
         found.key_stride = stride;
       } else {
