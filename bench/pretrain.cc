@@ -149,7 +149,9 @@ Curve run_peer(const Options& options, const fs::path& log) {
 
 void compare(const Options& options, const Curve& ours, const Curve& peer, int64_t steps) {
   const auto line = [&](const std::string& name, double value, const std::string& unit) {
-    print_figure({name, value, unit, 0, options.run.filename().string()}, options.json, options.threads);
+    const std::string model = options.run.filename().string();
+    if (options.json) return print_figure({name, value, unit, 0, model}, true, options.threads);
+    fmt::print("{:24} {:42} {:10.6g} {}\n", model, name, value, unit);  // what counts is in the last digits
   };
   double furthest = 0;
   for (const auto& [step, loss] : peer.losses) {
