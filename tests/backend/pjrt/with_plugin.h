@@ -17,6 +17,9 @@ namespace vertebra {
 class WithPlugin : public testing::TestWithParam<std::string> {
  protected:
   void SetUp() override {
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+    GTEST_SKIP() << "NOT TESTED under sanitizers: plugins are not instrumented, and ten times slower";
+#endif
     if (file().empty())
       GTEST_SKIP() << "NOT TESTED: the plugin " << GetParam()
                    << " is not installed; 'tools/get-plugin cpu' fetches it";
