@@ -236,7 +236,9 @@ class Product {
     block.rows = std::min(tiles * plan_.tile_rows, args_.m - row);
     block.cols = std::min(panels * g.panel_width, args_.n - column);
     block.tile_rows = plan_.tile_rows;
-    block.rows_outer = plan_.b == GemmPacking::kPrivate || tiles == 1;
+    // Panels outside have the next one fetched meanwhile, but pass over all of A for each.
+    block.rows_outer =
+        plan_.b == GemmPacking::kPrivate || tiles == 1 || (plan_.a == GemmPacking::kWorker && tiles > 16);
     block.alpha = args_.alpha;
     const int64_t c_index = b_index * args_.c_batch_stride + row * args_.ldc + column;
     auto* c = const_cast<std::byte*>(element(args_.c, args_.c_dtype, c_index));

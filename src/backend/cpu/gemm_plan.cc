@@ -60,7 +60,9 @@ void choose_packing(const GemmArgs& args, int threads, GemmPlan& plan) {
                                : worker_a ? GemmPacking::kWorker
                                           : GemmPacking::kShared;
   if (args.b_packed != nullptr) {
-    plan.a = !direct && many_rows ? GemmPacking::kPrivate : common_a;
+    // Row items read all of B each: not one that lies in memory, if there is a choice.
+    const bool row_items = !direct && many_rows && !(worker_a && panels_bytes(plan) > kStreamBudget);
+    plan.a = row_items ? GemmPacking::kPrivate : common_a;
     plan.b = GemmPacking::kNone;
   } else if (args.m <= plan.kernels->direct_rows && (plan.form == GemmForm::kF32 || args.k % 2 == 0)) {
     const bool few = args.m <= plan.kernels->direct_a_rows;
@@ -132,6 +134,11 @@ void choose_items(const GemmArgs& args, int threads, GemmPlan& plan) {
     const int64_t panels = share(all_panels, kPrivatePanels);
     plan.item_panels =
         tiles_bytes(plan) <= kPrivateA ? panels : std::min({2 * panels, kPrivatePanels, all_panels});
+    return;
+  }
+  if (plan.a == GemmPacking::kWorker) {
+    plan.item_tiles = plan.scratch ? std::min(kItemTiles, all_tiles) : all_tiles;
+    plan.item_panels = share(all_panels, kItemPanels);
     return;
   }
   if (plan.a == GemmPacking::kPrivate || plan.b == GemmPacking::kWorker) {

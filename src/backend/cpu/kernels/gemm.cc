@@ -32,8 +32,9 @@ constexpr int kBlockSteps = 512;
 namespace vertebra::VERTEBRA_ISA {
 namespace {
 
-// With few rows, several panels at once keep enough independent sums in flight to hide the latency.
-constexpr int panels_at_once(int rows) { return rows <= 3 ? 2 : 1; }
+// With few rows, several panels at once keep enough independent sums in flight to hide the latency, and
+// enough streams of B to fill the memory's queue.
+constexpr int panels_at_once(int rows) { return rows == 1 ? 4 : rows <= 3 ? 2 : 1; }
 
 struct TileArgs {
   int64_t steps;
@@ -137,17 +138,20 @@ void tile(const TileArgs& t) {
 
 using TileFunction = void (*)(const TileArgs&);
 
-// [rows - 1][all panels at once, one panel][packed, direct]
+// [rows - 1][1, 2, 4 panels, or as many as there may be at once][packed, direct]
 struct TileTable {
-  TileFunction f[kTileRows][2][2];
+  TileFunction f[kTileRows][3][2];
 };
 
 template <GemmForm kForm, int kRows>
 constexpr void fill_tiles(TileTable& table) {
+  constexpr int kMost = panels_at_once(kRows), kTwo = kMost > 2 ? 2 : kMost;
   table.f[kRows - 1][0][0] = tile<kForm, kRows, 1, false>;
   table.f[kRows - 1][0][1] = tile<kForm, kRows, 1, true>;
-  table.f[kRows - 1][1][0] = tile<kForm, kRows, panels_at_once(kRows), false>;
-  table.f[kRows - 1][1][1] = tile<kForm, kRows, panels_at_once(kRows), true>;
+  table.f[kRows - 1][1][0] = tile<kForm, kRows, kTwo, false>;
+  table.f[kRows - 1][1][1] = tile<kForm, kRows, kTwo, true>;
+  table.f[kRows - 1][2][0] = tile<kForm, kRows, kMost, false>;
+  table.f[kRows - 1][2][1] = tile<kForm, kRows, kMost, true>;
   if constexpr (kRows > 1) fill_tiles<kForm, kRows - 1>(table);
 }
 
@@ -171,7 +175,7 @@ HWY_INLINE const TileTable& tiles_of(GemmForm form) {
   return form == GemmForm::kF32 ? kF32Tiles : kF32ByBf16Tiles;
 }
 
-// Sums of the largest tile: up to 3 rows take 2 panels each.
+// Sums of the largest tile: one row takes 4 panels, 2 and 3 rows 2 panels each.
 constexpr int kTileSums = (kTileRows > 6 ? kTileRows : 6) * kPanelWidth;
 
 struct Prefetch {
@@ -195,7 +199,7 @@ void do_tile(const GemmBlock& g, const TileTable& tiles, int64_t i, int64_t rows
   t.alpha = g.alpha;
   t.prefetch = prefetch.from;
   t.prefetch_step = prefetch.step;
-  const TileFunction f = tiles.f[rows - 1][panels > 1][g.a_direct];
+  const TileFunction f = tiles.f[rows - 1][panels / 2][g.a_direct];
   const float* in = g.partial_in == nullptr ? nullptr : g.partial_in + i * g.partial_in_stride + j;
   if (columns == width && g.finish == nullptr) {
     t.in = in;
@@ -243,10 +247,9 @@ void block(const GemmBlock& g) {
   if (g.rows_outer) {
     for (int64_t i = 0; i < g.rows; i += g.tile_rows) {
       const int64_t rows = min_of(g.tile_rows, g.rows - i);
-      const int group = panels_at_once(static_cast<int>(rows));
       const Prefetch none = {static_cast<const char*>(g.b), 0};
       int64_t j = 0;
-      if (group > 1) {
+      for (int group = panels_at_once(static_cast<int>(rows)); group > 1; group /= 2) {
         for (; j + (group - 1) * kPanelWidth < g.cols; j += group * kPanelWidth) {
           do_tile(g, tiles, i, rows, j, group, none);
         }
