@@ -34,7 +34,6 @@ void check_options(const FactsOptions& o) {
       {o.noise.typo, "noise.typo"},
       {o.noise.second_typo, "noise.second_typo"},
       {o.noise.name_typo, "noise.name_typo"},
-      {o.noise.long_word_typo, "noise.long_word_typo"},
       {o.noise.shorthand, "noise.shorthand"},
       {o.noise.lost_word, "noise.lost_word"},
       {o.noise.filler, "noise.filler"},

@@ -29,7 +29,7 @@ struct FactsOptions {
   double unknown_share = 0.32;       // names of no subject ...
   double place_share = 0.22;         // ... of which this share are the places
   double unanswerable_share = 0.10;  // real subjects, relations that the table lacks
-  double off_topic_share = 0.08;
+  double off_topic_share = 0.07;
   // The curriculum: these shares start at a part of themselves and grow evenly until `full_at` (as a
   // share of the run); the strength of the noise grows from nothing until `noise_full_at`.
   double unknown_start = 0.25;

@@ -10,7 +10,6 @@ namespace vertebra {
 namespace {
 
 constexpr size_t kMinTypoLetters = 4;  // shorter words are rarely mistyped, and then past recognition
-constexpr size_t kLongWord = 6;        // the words that tell the relation are of 6 letters and more
 
 bool is_letter(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); }
 char lower(char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; }
@@ -81,16 +80,14 @@ void shorten_words(std::vector<Word>& words, const std::multimap<std::string, st
   }
 }
 
-// One typing error in one of the words of at least `min_size` bytes: of a name, or of the rest.
-void mistype_one(std::vector<Word>& words, bool in_name, size_t min_size, const NoiseWords& noise,
-                 PhiloxSequence& random) {
-  std::vector<Word*> candidates;
+void mistype_name(std::vector<Word>& words, const NoiseWords& noise, PhiloxSequence& random) {
+  std::vector<Word*> names;
   for (Word& word : words) {
-    if (word.from_slot == in_name && word.text.size() >= min_size) candidates.push_back(&word);
+    if (word.from_slot && word.text.size() >= kMinTypoLetters) names.push_back(&word);
   }
-  if (candidates.empty()) return;
-  std::string& text = candidates[random.below(candidates.size())]->text;
-  text = mistype(text, noise, kMinTypoLetters, random);
+  if (names.empty()) return;
+  std::string& name = names[random.below(names.size())]->text;
+  name = mistype(name, noise, kMinTypoLetters, random);
 }
 
 char neighbour_key(char c, const std::vector<std::string>& keyboard, PhiloxSequence& random) {
@@ -193,8 +190,7 @@ std::string add_noise(const SlottedText& question, const NoiseWords& words, cons
   if (random.chance(shares.filler * strength) && !words.fillers.empty())
     insert_filler(list, words.fillers, random);
   if (random.chance(shares.shorthand * strength)) shorten_words(list, words.shorthand, random);
-  if (random.chance(shares.name_typo * strength)) mistype_one(list, true, kMinTypoLetters, words, random);
-  if (random.chance(shares.long_word_typo * strength)) mistype_one(list, false, kLongWord, words, random);
+  if (random.chance(shares.name_typo * strength)) mistype_name(list, words, random);
   std::string text = join(list);
   if (random.chance(shares.typo * strength)) {
     text = mistype(text, words, kMinTypoLetters, random);

@@ -71,13 +71,13 @@ TEST(Facts, SharesAreAsConfiguredOnceTheRampIsOver) {
   EXPECT_NEAR(shares[FactsKind::kInvented] + shares[FactsKind::kPlace], 0.32, 0.02);
   EXPECT_NEAR(shares[FactsKind::kPlace], 0.32 * 0.22, 0.012);
   EXPECT_NEAR(shares[FactsKind::kUnanswerable], 0.10, 0.015);
-  EXPECT_NEAR(shares[FactsKind::kOffTopic], 0.08, 0.012);
+  EXPECT_NEAR(shares[FactsKind::kOffTopic], 0.07, 0.012);
 }
 
 TEST(Facts, RefusalsStartSmallAndGrow) {
   auto shares = kind_shares(0, 4000, 400000);  // the first hundredth
   EXPECT_NEAR(shares[FactsKind::kInvented] + shares[FactsKind::kPlace], 0.25 * 0.32, 0.02);
-  EXPECT_NEAR(shares[FactsKind::kUnanswerable] + shares[FactsKind::kOffTopic], 0.40 * 0.18, 0.02);
+  EXPECT_NEAR(shares[FactsKind::kUnanswerable] + shares[FactsKind::kOffTopic], 0.40 * 0.17, 0.02);
 }
 
 TEST(Facts, AnswersAreTheTableOrTheRefusal) {
@@ -152,7 +152,6 @@ TEST(Facts, ShorthandReplacesWordsAndLeavesNamesAlone) {
                          .shorthand = {{"you", "u"}, {"what", "wat"}, {"what", "wut"}, {"mali", "x"}}};
   const NoiseShares only{.typo = 0,
                          .name_typo = 0,
-                         .long_word_typo = 0,
                          .shorthand = 1,
                          .lost_word = 0,
                          .filler = 0,
@@ -175,7 +174,7 @@ TEST(Facts, ShorthandReplacesWordsAndLeavesNamesAlone) {
   EXPECT_EQ(seen, wanted);
 }
 
-TEST(Facts, TyposCanBeAimedAtTheNameOrAtLongWords) {
+TEST(Facts, NameTyposTouchTheNameAlone) {
   const NoiseWords words{.greetings = {},
                          .closings = {},
                          .fillers = {},
@@ -183,38 +182,29 @@ TEST(Facts, TyposCanBeAimedAtTheNameOrAtLongWords) {
                          .keyboard = {"qwertyuiop", "asdfghjkl", "zxcvbnm"},
                          .misspellings = {},
                          .shorthand = {}};
-  NoiseShares only{.typo = 0,
-                   .name_typo = 1,
-                   .long_word_typo = 0,
-                   .shorthand = 0,
-                   .lost_word = 0,
-                   .filler = 0,
-                   .greeting = 0,
-                   .closing = 0,
-                   .lower_case = 1,
-                   .upper_case = 0,
-                   .end_mark = 0};
+  const NoiseShares only{.typo = 0,
+                         .name_typo = 1,
+                         .shorthand = 0,
+                         .lost_word = 0,
+                         .filler = 0,
+                         .greeting = 0,
+                         .closing = 0,
+                         .lower_case = 1,
+                         .upper_case = 0,
+                         .end_mark = 0};
   SlottedText question;
-  question.append("what capital of ", false);
+  question.append("capital of ", false);
   question.append("South Korea", true);
-  question.append(" now", false);
-  int names = 0, long_words = 0;
+  question.append(" please", false);
+  int changed = 0;
   for (uint64_t i = 0; i < 100; ++i) {
-    PhiloxSequence random(Philox(6, i)), again(Philox(6, i));
-    only.name_typo = 1;
-    only.long_word_typo = 0;
-    const std::string name = add_noise(question, words, only, 1, random);
-    EXPECT_TRUE(name.starts_with("what capital of ") && name.ends_with(" now")) << name;
-    EXPECT_LE(edit_distance(name, "what capital of south korea now", 3), 1u) << name;
-    names += name != "what capital of south korea now";
-    only.name_typo = 0;
-    only.long_word_typo = 1;
-    const std::string word = add_noise(question, words, only, 1, again);
-    EXPECT_TRUE(word.starts_with("what ") && word.ends_with(" of south korea now")) << word;
-    long_words += word != "what capital of south korea now";
+    PhiloxSequence random(Philox(6, i));
+    const std::string typed = add_noise(question, words, only, 1, random);
+    EXPECT_TRUE(typed.starts_with("capital of ") && typed.ends_with(" please")) << typed;
+    EXPECT_LE(edit_distance(typed, "capital of south korea please", 3), 1u) << typed;
+    changed += typed != "capital of south korea please";
   }
-  EXPECT_GT(names, 80);
-  EXPECT_GT(long_words, 80);
+  EXPECT_GT(changed, 80);
 }
 
 TEST(Facts, EditDistanceCountsASwapOnce) {
@@ -345,7 +335,6 @@ TEST(Facts, RefusalPhrasingsAreNotQuestionsTheTableAnswers) {
   quiet.noise = {.typo = 0,
                  .second_typo = 0,
                  .name_typo = 0,
-                 .long_word_typo = 0,
                  .shorthand = 0,
                  .lost_word = 0,
                  .filler = 0,
