@@ -82,7 +82,7 @@ TEST(Dial, ADeeperModelGetsLargerBatchesMoreStepsAndSmallerRates) {
     EXPECT_GT(batch, last_batch) << depth;
     EXPECT_GT(plan.steps, last.steps) << depth;
     // What the backward pass keeps: one micro-batch of at most a gigabyte, or a single row.
-    EXPECT_TRUE(plan.rows == 1 || 71 * plan.rows * in.length * in.layers * in.embedding <= 1'000'000'000)
+    EXPECT_TRUE(plan.rows == 1 || 54 * plan.rows * in.length * in.layers * in.embedding <= 1'000'000'000)
         << depth;
     EXPECT_LT(plan.learning_rate, last_batch > 0 ? last.learning_rate : 1) << depth;
     EXPECT_EQ(plan.matrix_learning_rate, 0.02) << depth;

@@ -1,30 +1,14 @@
 #include "backend/cpu/cpu_buffer.h"
 
+#include "backend/bounded_types.h"
+
 #include <cstring>
 
 namespace vertebra::cpu {
 
-bool fits(const TensorType& actual, const TensorType& declared) {
-  if (actual.dtype != declared.dtype || actual.shape.rank() != declared.shape.rank()) return false;
-  for (int axis = 0; axis < actual.shape.rank(); ++axis) {
-    const Dim& wanted = declared.shape.dim(axis);
-    const int64_t size = actual.shape[axis];
-    if (wanted.symbol == 0 ? size != wanted.size : size > wanted.size) return false;
-  }
-  return true;
-}
-
-TensorType with_actual_sizes(const TensorType& declared) {
-  std::array<int64_t, Shape::kMaxRank> sizes{};
-  for (int axis = 0; axis < declared.shape.rank(); ++axis)
-    sizes[static_cast<size_t>(axis)] = declared.shape[axis];
-  const auto rank = static_cast<size_t>(declared.shape.rank());
-  return {declared.dtype, Shape(std::span<const int64_t>(sizes.data(), rank))};
-}
-
 CpuBuffer::CpuBuffer(const TensorType& declared)
     : declared_(declared),
-      type_(with_actual_sizes(declared)),
+      type_(at_bounds(declared)),
       capacity_bytes_(declared.size_bytes()),
       memory_(allocate_large(capacity_bytes_, "a buffer")) {}
 
@@ -37,7 +21,7 @@ Tensor CpuBuffer::to_host() const {
 void CpuBuffer::copy_from(const Tensor& host) {
   require(fits(host.type(), declared_), "a tensor of type {} cannot be copied into a buffer of type {}",
           host.type().to_string(), declared_.to_string());
-  begin_write(with_actual_sizes(host.type()));
+  begin_write(at_bounds(host.type()));
   if (type_.size_bytes() > 0) std::memcpy(memory_.get(), host.raw(), type_.size_bytes());
 }
 

@@ -50,9 +50,4 @@ class CpuBuffer final : public Buffer {
   LargeMemory memory_;
 };
 
-// "f32[3, 4]" fits "f32[n1<=8, 4]": same element type and static sizes, the rest within the bounds.
-bool fits(const TensorType& actual, const TensorType& declared);
-// The type without symbols.
-TensorType with_actual_sizes(const TensorType& declared);
-
 }  // namespace vertebra::cpu

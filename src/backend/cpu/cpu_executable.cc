@@ -3,6 +3,7 @@
 #include <atomic>
 #include <cstring>
 
+#include "backend/bounded_types.h"
 #include "graph/op.h"
 
 namespace vertebra::cpu {
@@ -28,7 +29,7 @@ CpuExecutable::CpuExecutable(Graph graph, ThreadTeam& team) : graph_(std::move(g
   make_references(types);
   input_data_.resize(graph_.inputs().size());
   output_data_.resize(graph_.outputs().size());
-  for (const auto& output : graph_.outputs()) output_types_.push_back(with_actual_sizes(output.value.type()));
+  for (const auto& output : graph_.outputs()) output_types_.push_back(at_bounds(output.value.type()));
   symbol_sizes_.fill(-1);
   given_up_.resize(graph_.inputs().size(), false);
   for (const auto& output : graph_.outputs()) {
@@ -76,7 +77,7 @@ void CpuExecutable::add_reference(const Place& place, const TensorType& type) {
   if (place.kind == Place::Kind::kInput || place.kind == Place::Kind::kOutput)
     rebound_.push_back(references_.size());
   if (!type.shape.is_static()) bounded_.push_back(references_.size());
-  references_.push_back({fixed_address(place), with_actual_sizes(type), nullptr});
+  references_.push_back({fixed_address(place), at_bounds(type), nullptr});
   sources_.push_back({place, type});
 }
 

@@ -429,15 +429,16 @@ void gemm(const GemmArgs& args, std::span<std::byte> workspace, ThreadTeam& team
   const auto address = reinterpret_cast<uintptr_t>(workspace.data());
   std::byte* aligned = workspace.data() + (kAlignment - address % kAlignment) % kAlignment;
   const int64_t most = slice_depth(args, args.m, table);
-  for (int64_t k0 = 0; k0 == 0 || k0 < args.k; k0 += most) {
+  int64_t k0 = 0;
+  do {  // once even where there is no depth: the epilogue alone
     const GemmArgs slice = most < args.k ? slice_of(args, k0, std::min(most, args.k - k0)) : args;
     const GemmPlan plan = make_gemm_plan(slice, threads, table);
     require(workspace.size() >= plan.bytes(threads),
             "a matrix product m={} n={} k={} on {} threads wants a workspace of {} bytes, {} were given",
             args.m, args.n, args.k, threads, plan.bytes(threads), workspace.size());
     Product(slice, plan, aligned).run(serial ? nullptr : &team);
-    if (most == 0) break;
-  }
+    k0 += most;
+  } while (k0 < args.k);
 }
 
 }  // namespace vertebra

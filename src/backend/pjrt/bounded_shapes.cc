@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "backend/bounded_types.h"
+
 namespace vertebra::pjrt {
 namespace {
 
@@ -31,18 +33,6 @@ void copy_block(const std::byte* from, std::byte* to, std::span<const int64_t> f
 }
 
 }  // namespace
-
-bool fits(const TensorType& actual, const TensorType& declared) {
-  if (actual.dtype != declared.dtype || actual.shape.rank() != declared.shape.rank()) return false;
-  for (int axis = 0; axis < actual.shape.rank(); ++axis) {
-    const Dim& wanted = declared.shape.dim(axis);
-    const int64_t size = actual.shape[axis];
-    if (wanted.symbol == 0 ? size != wanted.size : size > wanted.size) return false;
-  }
-  return true;
-}
-
-TensorType at_bounds(const TensorType& type) { return {type.dtype, Shape(type.shape.sizes())}; }
 
 int64_t bucket_size(int64_t size, int64_t bound) {
   int64_t bucket = bound;

@@ -1,15 +1,10 @@
-// Bounded dimensions on a device that knows static shapes only: which actual types fit a declared one, which
-// padded size (bucket) a device buffer gets, and the copies between actual and padded tensors on the host.
+// Bounded dimensions on a device that knows static shapes only: which padded size (bucket) a device buffer
+// gets, and the copies between actual and padded tensors on the host.
 #pragma once
 
 #include "tensor/tensor.h"
 
 namespace vertebra::pjrt {
-
-// "f32[3, 4]" fits "f32[n1<=8, 4]": same element type and static sizes, the rest within the bounds.
-bool fits(const TensorType& actual, const TensorType& declared);
-// The type at its bounds, without symbols.
-TensorType at_bounds(const TensorType& type);
 
 // Buckets are the bound, a quarter of it, a sixteenth, ..., at least 1: the smallest that holds `size`. Steps
 // of 4 keep the number of executables small (a serving step has two bounded dimensions: 5 x 3 of them for 256

@@ -1,5 +1,6 @@
 #include "backend/pjrt/pjrt_buffer.h"
 
+#include "backend/bounded_types.h"
 #include "backend/pjrt/bounded_shapes.h"
 #include "base/error.h"
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "backend/bounded_types.h"
 #include "backend/pjrt/bounded_shapes.h"
 #include "backend/pjrt/stablehlo.h"
 #include "base/error.h"
