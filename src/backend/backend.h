@@ -12,6 +12,14 @@
 
 namespace vertebra {
 
+// A tensor on its way from a device to the host.
+class PendingTensor {
+ public:
+  virtual ~PendingTensor() = default;
+  // Blocks until it has arrived; called once. Errors of the work that computes it appear here.
+  virtual Tensor wait() = 0;
+};
+
 // Memory on a device, holding one tensor. Made by a backend; destroyed before it.
 class Buffer {
  public:
@@ -20,6 +28,9 @@ class Buffer {
   virtual const TensorType& type() const = 0;
   // Blocks until what writes the buffer is done. `copy_from` needs the buffer's own type.
   virtual Tensor to_host() const = 0;
+  // The content as the work handed over so far leaves it. Does not block where the device works beside the
+  // host; later runs may overwrite the buffer meanwhile.
+  virtual std::unique_ptr<PendingTensor> read() const;
   virtual void copy_from(const Tensor& host) = 0;
 };
 

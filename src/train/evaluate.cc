@@ -40,21 +40,33 @@ LossEvaluator::LossEvaluator(Backend& backend, const Model& model, const BufferS
 
 LossSummary LossEvaluator::run(const BatchSequence& batches) {
   LossSummary out;
+  // A batch behind: the device works on one while the host reads the next and sums the one before.
+  std::optional<Batch> running;
+  std::unique_ptr<PendingTensor> losses;
   for (int64_t index = 0;; ++index) {
-    const std::optional<Batch> batch = batches(index);
-    if (!batch) return out;
-    upload_batch(*batch, buffers_);
-    executable_.run();
-    const Tensor losses = buffers_.at(outputs::kTokenLoss).to_host();
-    const auto values = losses.data<float>();
-    for (size_t i = 0; i < values.size(); ++i) {
-      const int32_t label = batch->labels[i];
-      if (label < 0) continue;
-      out.loss_sum += values[i];
-      ++out.labels;
-      if (static_cast<size_t>(label) < token_bytes_.size())
-        out.bytes += token_bytes_[static_cast<size_t>(label)];
+    std::optional<Batch> next = batches(index);
+    std::unique_ptr<PendingTensor> next_losses;
+    if (next) {
+      upload_batch(*next, buffers_);
+      executable_.run();
+      next_losses = buffers_.at(outputs::kTokenLoss).read();
     }
+    if (running) add(*running, losses->wait(), out);
+    if (!next) return out;
+    running = std::move(next);
+    losses = std::move(next_losses);
+  }
+}
+
+void LossEvaluator::add(const Batch& batch, const Tensor& losses, LossSummary& out) const {
+  const auto values = losses.data<float>();
+  for (size_t i = 0; i < values.size(); ++i) {
+    const int32_t label = batch.labels[i];
+    if (label < 0) continue;
+    out.loss_sum += values[i];
+    ++out.labels;
+    if (static_cast<size_t>(label) < token_bytes_.size())
+      out.bytes += token_bytes_[static_cast<size_t>(label)];
   }
 }
 

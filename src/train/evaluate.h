@@ -43,6 +43,8 @@ class LossEvaluator {
   LossSummary run(const BatchSequence& batches);
 
  private:
+  void add(const Batch& batch, const Tensor& losses, LossSummary& out) const;
+
   BufferSet buffers_;  // the batch and its losses
   std::span<const int32_t> token_bytes_;
   BoundExecutable executable_;

@@ -21,6 +21,9 @@ using Clock = std::chrono::steady_clock;
 
 constexpr size_t kNormHistory = 64;
 constexpr size_t kNormsBeforeJudging = 16;  // the first norms say little about what is usual
+// Steps handed to the device before the loss of an earlier one is waited for: the device then has the next
+// step at hand when one ends, and the host prepares the batch after it meanwhile.
+constexpr int64_t kStepsAhead = 1;
 
 double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
@@ -41,7 +44,7 @@ uint64_t peak_memory_bytes() {
   return static_cast<uint64_t>(usage.ru_maxrss) * 1024;
 }
 
-double median(std::deque<double> values) {
+double median(std::vector<double> values) {
   const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
   std::nth_element(values.begin(), middle, values.end());
   return *middle;
@@ -79,8 +82,19 @@ struct Trainer::Impl {
   // What a checkpoint holds beside tensors.
   int64_t step = 0;  // steps done
   int64_t skipped = 0, skipped_in_a_row = 0;
-  std::deque<double> norms;
+  // Of updates made: the steps that made them, their norms.
+  std::deque<std::pair<int64_t, double>> norms;
   std::deque<double> losses;
+
+  // A step on the device, the oldest first.
+  struct Launched {
+    int64_t step = 0;  // counted from 0
+    int64_t labels = 0;
+    double norm_limit = 0;
+    std::vector<std::unique_ptr<PendingTensor>> losses;  // of its micro-batches
+    std::unique_ptr<PendingTensor> norm;
+  };
+  std::deque<Launched> launched;
 
   std::filesystem::path metrics_path() const { return options.folder / "metrics.jsonl"; }
   std::filesystem::path checkpoints_path() const { return options.folder / "checkpoints"; }
@@ -145,7 +159,7 @@ struct Trainer::Impl {
     step = checkpoint->step;
     skipped = json_get<int64_t>(state, "skipped", source);
     skipped_in_a_row = json_get<int64_t>(state, "skipped_in_a_row", source);
-    norms = json_get<std::deque<double>>(state, "norms", source);
+    norms = json_get<std::deque<std::pair<int64_t, double>>>(state, "norms", source);
     losses = json_get<std::deque<double>>(state, "losses", source);
     drop_metrics_after(metrics_path(), step);
     return true;
@@ -168,62 +182,89 @@ struct Trainer::Impl {
     const auto as_float = static_cast<float>(value);
     buffers.at(name).copy_from(Tensor::view({DType::kF32, {}}, &as_float, nullptr));
   }
-  double read_scalar(const char* name) const { return buffers.at(name).to_host().at(0); }
 
+  // The same whether or not the steps before were waited for: they do not count.
   double norm_limit() const {
-    if (norms.size() < kNormsBeforeJudging) return std::numeric_limits<float>::max();
-    return options.spike_factor * median(norms);
+    std::vector<double> known;
+    for (const auto& [at, norm] : norms) {
+      if (at < step - kStepsAhead) known.push_back(norm);
+    }
+    if (known.size() > kNormHistory) known.erase(known.begin(), known.end() - kNormHistory);
+    if (known.size() < kNormsBeforeJudging) return std::numeric_limits<float>::max();
+    return options.spike_factor * median(std::move(known));
   }
 
   struct StepResult {
+    int64_t step = 0;  // counted from 1
     double loss = 0, norm = 0;
     int64_t labels = 0;
+    bool updated = false;
   };
 
-  StepResult run_step() {
+  void launch_step() {
     std::vector<Batch> batches;
-    StepResult result;
+    Launched out;
+    out.step = step;
+    out.norm_limit = norm_limit();
     for (int64_t i = 0; i < options.accumulation; ++i) {
       batches.push_back(inputs.batch(step * options.accumulation + i));
-      result.labels += batches.back().loss_tokens;
+      out.labels += batches.back().loss_tokens;
     }
     const double factor = schedule_factor(options.schedule, step);
     set_scalar(inputs::kLearningRate, factor * options.graph.optimizer.learning_rate);
     set_scalar(inputs::kMatrixLearningRate, factor * options.graph.optimizer.matrix_learning_rate);
     set_scalar(inputs::kStep, static_cast<double>(step + 1));
-    set_scalar(inputs::kNormLimit, norm_limit());
-    set_scalar(inputs::kLossScale, 1.0 / static_cast<double>(std::max<int64_t>(1, result.labels)));
+    set_scalar(inputs::kNormLimit, out.norm_limit);
+    set_scalar(inputs::kLossScale, 1.0 / static_cast<double>(std::max<int64_t>(1, out.labels)));
     for (const Batch& batch : batches) {
       upload_batch(batch, buffers);
       (step_executable ? *step_executable : *accumulate_executable).run();
-      result.loss += read_scalar(outputs::kLoss);
+      out.losses.push_back(buffers.at(outputs::kLoss).read());
     }
     if (update_executable) update_executable->run();
+    out.norm = buffers.at(outputs::kGradientNorm).read();
+    launched.push_back(std::move(out));
+    ++step;
+  }
+
+  // Waits for the oldest launched step; keeps the books by which a spike is told from the usual.
+  StepResult settle_step() {
+    Launched& oldest = launched.front();
+    StepResult result = {.step = oldest.step + 1, .labels = oldest.labels};
+    for (const auto& loss : oldest.losses) result.loss += loss->wait().at(0);
     result.loss /= static_cast<double>(std::max<int64_t>(1, result.labels));
-    result.norm = read_scalar(outputs::kGradientNorm);
+    result.norm = oldest.norm->wait().at(0);
+    const double limit = oldest.norm_limit;
+    result.updated = result.norm <= limit;
+    launched.pop_front();
+    if (result.updated) {
+      norms.emplace_back(result.step - 1, result.norm);
+      if (norms.size() > kNormHistory + kStepsAhead) norms.pop_front();
+      losses.push_back(result.loss);
+      if (losses.size() > loss_history()) losses.pop_front();
+      skipped_in_a_row = 0;
+    } else {
+      skip(result, limit);
+    }
     return result;
   }
 
-  // Whether the update was made; keeps the books by which a spike is told from the usual.
-  bool judge(const StepResult& result, double limit) {
-    const bool made = result.norm <= limit;
-    if (made) {
-      norms.push_back(result.norm);
-      if (norms.size() > kNormHistory) norms.pop_front();
-      skipped_in_a_row = 0;
-      return true;
-    }
+  void skip(const StepResult& result, double limit) {
     ++skipped;
     ++skipped_in_a_row;
     log_warning("step {}: loss {:.4g}, gradient norm {:.4g} is above the limit {:.4g}; the update is skipped",
-                step + 1, result.loss, result.norm, limit);
+                result.step, result.loss, result.norm, limit);
     require(
         skipped_in_a_row <= options.max_skips, Code::kDataLoss,
         "training became unsound: {} updates in a row were skipped, the last at step {} with loss {:.4g} and "
         "gradient norm "
         "{:.4g}. The newest checkpoint in {} is from before; lower the learning rate, or look at the data",
-        skipped_in_a_row, step + 1, result.loss, result.norm, checkpoints_path().string());
-    return false;
+        skipped_in_a_row, result.step, result.loss, result.norm, checkpoints_path().string());
+  }
+
+  // The result's loss is the mean over the last tenth of the run.
+  size_t loss_history() const {
+    return static_cast<size_t>(std::max<int64_t>(1, options.schedule.steps / 10));
   }
 };
 
@@ -269,61 +310,63 @@ TrainResult Trainer::run() {
   const int64_t tokens_per_step = options.accumulation * options.graph.rows * options.graph.length;
   const double flops_per_token = t.model.training_flops_per_token(options.graph.length);
   const double peak = t.backend.peak_flops(options.graph.compute);
-  const size_t tail = static_cast<size_t>(std::max<int64_t>(1, steps / 10));
   Progress progress("step", static_cast<uint64_t>(steps), "steps");
   const auto start = Clock::now();
   const double core_start = core_seconds();
   auto last_log = start;
   int64_t logged_step = t.step;
+  const auto due = [](int64_t step, int64_t every) { return every > 0 && step % every == 0; };
+  const auto evaluates_at = [&](int64_t step) {
+    return t.evaluator && (due(step, options.evaluate_every) || step == steps);
+  };
+  const auto samples_at = [&](int64_t step) {
+    return t.inputs.sample && options.sample_every > 0 && (due(step, options.sample_every) || step == steps);
+  };
+  const auto saves_at = [&](int64_t step) { return due(step, options.checkpoint_every) || step == steps; };
+
+  // Parameters are those of the step settled only when no other step was launched.
+  const auto settle = [&] {
+    const Impl::StepResult step = t.settle_step();
+    const bool evaluates = evaluates_at(step.step), samples = samples_at(step.step);
+    if (!due(step.step, options.log_every) && step.step != steps && !evaluates && !samples) return;
+    const double rate = static_cast<double>((step.step - logged_step) * tokens_per_step) /
+                        std::max(1e-9, seconds_since(last_log));
+    Json line = {{"step", step.step},
+                 {"loss", step.loss},
+                 {"learning_rate_factor", schedule_factor(options.schedule, step.step - 1)},
+                 {"gradient_norm", step.norm},
+                 {"labels", step.labels},
+                 {"tokens_per_second", rate},
+                 {"share_of_ceiling", rate * flops_per_token / peak},
+                 {"seconds", seconds_since(start)}};
+    if (evaluates) {
+      const LossSummary summary = t.evaluator->run(t.inputs.validation);
+      line["validation_loss"] = summary.loss();
+      line["validation_bits_per_byte"] = summary.bits_per_byte();
+      if (step.step == steps) result.validation = summary;
+    }
+    if (samples) line["samples"] = t.inputs.sample(t.parameters);
+    append_line(t.metrics_path(), json_line(line));
+    last_log = Clock::now();
+    logged_step = step.step;
+    progress.update(static_cast<uint64_t>(step.step),
+                    fmt::format("loss {:.3f}  {:.0f} tokens/s  {:.0f} % of the ceiling", step.loss, rate,
+                                100 * rate * flops_per_token / peak));
+  };
 
   while (t.step < steps) {
     if (interrupt_requested()) {
+      while (!t.launched.empty()) settle();
       t.save();
       progress.clear();
       throw Interrupted(
           fmt::format("stopped at step {} of {}; the state is saved, the same command goes on from there",
                       t.step, steps));
     }
-    const double limit = t.norm_limit();
-    const Impl::StepResult step = t.run_step();
-    const bool updated = t.judge(step, limit);
-    ++t.step;
-    if (updated) {
-      t.losses.push_back(step.loss);
-      if (t.losses.size() > tail) t.losses.pop_front();
-    }
-    const bool last = t.step == steps;
-    const auto due = [&](int64_t every) { return every > 0 && t.step % every == 0; };
-    const bool evaluates = t.evaluator && (due(options.evaluate_every) || last);
-    const bool samples = t.inputs.sample && options.sample_every > 0 && (due(options.sample_every) || last);
-    if (due(options.log_every) || last || evaluates || samples) {
-      const double rate = static_cast<double>((t.step - logged_step) * tokens_per_step) /
-                          std::max(1e-9, seconds_since(last_log));
-      Json line = {{"step", t.step},
-                   {"loss", step.loss},
-                   {"learning_rate_factor", schedule_factor(options.schedule, t.step - 1)},
-                   {"gradient_norm", step.norm},
-                   {"labels", step.labels},
-                   {"tokens_per_second", rate},
-                   {"share_of_ceiling", rate * flops_per_token / peak},
-                   {"seconds", seconds_since(start)}};
-      if (evaluates) {
-        const LossSummary summary = t.evaluator->run(t.inputs.validation);
-        line["validation_loss"] = summary.loss();
-        line["validation_bits_per_byte"] = summary.bits_per_byte();
-        if (last) result.validation = summary;
-      }
-      if (samples) {
-        line["samples"] = t.inputs.sample(t.parameters);
-      }
-      append_line(t.metrics_path(), json_line(line));
-      last_log = Clock::now();
-      logged_step = t.step;
-      progress.update(static_cast<uint64_t>(t.step),
-                      fmt::format("loss {:.3f}  {:.0f} tokens/s  {:.0f} % of the ceiling", step.loss, rate,
-                                  100 * rate * flops_per_token / peak));
-    }
-    if (due(options.checkpoint_every) || last) t.save();
+    t.launch_step();
+    const bool pauses = evaluates_at(t.step) || samples_at(t.step) || saves_at(t.step);
+    while (!t.launched.empty() && (pauses || std::ssize(t.launched) > kStepsAhead)) settle();
+    if (saves_at(t.step)) t.save();
   }
   progress.clear();
   if (t.evaluator && result.validation.labels == 0) result.validation = t.evaluator->run(t.inputs.validation);

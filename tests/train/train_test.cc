@@ -93,6 +93,21 @@ class TrainTest : public ::testing::Test {
     return digest(trainer);
   }
 
+  // A run that is asked to stop while it makes that batch.
+  void train_until(const TrainerOptions& options, int64_t batch) {
+    TrainerInputs stopping = inputs();
+    stopping.batch = [batch](int64_t index) {
+      if (index == batch) set_interrupt_requested(true);
+      return counting_batch(index);
+    };
+    ThreadTeam team(2);
+    const auto backend = make_cpu_backend({.team = &team, .isa = {}});
+    const auto model = make_model(tiny_config("llama"), "test");
+    Trainer trainer(*backend, *model, options, stopping);
+    EXPECT_THROW(trainer.run(), Interrupted);
+    set_interrupt_requested(false);
+  }
+
   fs::path folder_;
   TrainResult last_;
 };
@@ -121,21 +136,28 @@ TEST_F(TrainTest, AnInterruptedRunGoesOnWithTheSameBits) {
     const std::string wanted = train(whole);
     TrainerOptions cut = options(fmt::format("cut{}", accumulation), 20);
     cut.accumulation = accumulation;
-    TrainerInputs stopping = inputs();
-    stopping.batch = [&](int64_t index) {
-      if (index == 13) set_interrupt_requested(true);
-      return counting_batch(index);
-    };
-    {
-      ThreadTeam team(2);
-      const auto backend = make_cpu_backend({.team = &team, .isa = {}});
-      const auto model = make_model(tiny_config("llama"), "test");
-      Trainer trainer(*backend, *model, cut, stopping);
-      EXPECT_THROW(trainer.run(), Interrupted);
-      set_interrupt_requested(false);
-    }
+    train_until(cut, 13);
     EXPECT_EQ(train(cut), wanted);
     EXPECT_TRUE(last_.resumed);
+  }
+}
+
+TEST_F(TrainTest, UpdatesAreSkippedAtTheSameStepsAfterAResume) {
+  const auto skipping = [&](const std::string& name) {
+    TrainerOptions o = options(name, 60);
+    o.checkpoint_every = 0;
+    o.spike_factor = 0.5;  // norms fall: some steps lie above this part of the median
+    o.max_skips = 60;
+    return o;
+  };
+  const std::string wanted = train(skipping("whole"));
+  const int64_t skipped = last_.skipped;
+  EXPECT_GT(skipped, 3);
+  for (const int64_t stop : {14, 15, 16, 17, 30, 45}) {
+    const TrainerOptions cut = skipping(fmt::format("cut{}", stop));
+    train_until(cut, stop);
+    EXPECT_EQ(train(cut), wanted) << "stopped at " << stop;
+    EXPECT_EQ(last_.skipped, skipped) << "stopped at " << stop;
   }
 }
 

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "base/log.h"
 
 namespace vertebra::pjrt {
 
@@ -124,8 +125,9 @@ DeviceBuffer DeviceBuffer::upload(const std::shared_ptr<Client>& client, DeviceH
   return out;
 }
 
-Tensor DeviceBuffer::download(const TensorType& type) const {
-  Tensor host(type);
+std::unique_ptr<Download> DeviceBuffer::start_download(const TensorType& type) const {
+  auto out = std::make_unique<Download>(client_, type);
+  if (type.size_bytes() == 0) return out;
   std::vector<int64_t> minor_to_major;
   for (int axis = type.shape.rank(); axis-- > 0;) minor_to_major.push_back(axis);
   Padded<MemoryLayout> layout;
@@ -133,15 +135,28 @@ Tensor DeviceBuffer::download(const TensorType& type) const {
   layout.value.tiled.header.struct_size = sizeof(MemoryLayout::Tiled);
   layout.value.tiled.minor_to_major = minor_to_major.data();
   layout.value.tiled.minor_to_major_size = minor_to_major.size();
-  if (type.size_bytes() == 0) return host;
   BufferToHostArgs args = {};
   args.source = handle_;
   args.host_layout = &layout.value;
-  args.destination = host.raw();
-  args.destination_size = host.size_bytes();
+  args.destination = out->host_.raw();
+  args.destination_size = out->host_.size_bytes();
   client_->plugin().call(Slot::kBufferToHostBuffer, args, "copy a tensor from the device");
-  client_->plugin().await(args.event, "compute a tensor on the device");
-  return host;
+  out->done_ = args.event;
+  return out;
+}
+
+Tensor Download::wait() {
+  if (done_ != nullptr)
+    client_->plugin().await(std::exchange(done_, nullptr), "compute a tensor on the device");
+  return std::move(host_);
+}
+
+Download::~Download() {
+  try {
+    wait();
+  } catch (const std::exception& error) {  // nobody asked for this tensor any more
+    log_debug("{}", error.what());
+  }
 }
 
 }  // namespace vertebra::pjrt

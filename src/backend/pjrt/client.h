@@ -7,6 +7,7 @@
 #include <string_view>
 #include <vector>
 
+#include "backend/backend.h"
 #include "backend/pjrt/plugin.h"
 #include "tensor/tensor.h"
 
@@ -43,6 +44,23 @@ class Client {
   std::vector<DeviceDescription> descriptions_;
 };
 
+// A copy from the device under way; waits in the destructor, since the plugin writes into the tensor.
+class Download final : public PendingTensor {
+ public:
+  Download(std::shared_ptr<Client> client, const TensorType& type)
+      : client_(std::move(client)), host_(type) {}
+  Download(const Download&) = delete;
+  Download& operator=(const Download&) = delete;
+  ~Download() override;
+  Tensor wait() override;
+
+ private:
+  friend class DeviceBuffer;
+  std::shared_ptr<Client> client_;
+  Tensor host_;
+  EventHandle* done_ = nullptr;
+};
+
 // A buffer of the plugin; destroyed with this. Shared by nobody.
 class DeviceBuffer {
  public:
@@ -55,8 +73,8 @@ class DeviceBuffer {
 
   // Copies a dense tensor (static shape) to the device; the host memory is free afterwards.
   static DeviceBuffer upload(const std::shared_ptr<Client>& client, DeviceHandle* device, const Tensor& host);
-  // Waits for what writes the buffer. `type` is the buffer's own.
-  Tensor download(const TensorType& type) const;
+  // `type` is the buffer's own. The buffer may be destroyed meanwhile.
+  std::unique_ptr<Download> start_download(const TensorType& type) const;
 
   bool defined() const { return handle_ != nullptr; }
   BufferHandle* handle() const { return handle_; }

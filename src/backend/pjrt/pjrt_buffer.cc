@@ -17,7 +17,12 @@ Tensor PjrtBuffer::to_host() const {
   require(!given_up_, Code::kFailedPrecondition,
           "a buffer of type {} is read after an output took over its content", type_.to_string());
   if (!memory_.defined()) return Tensor::zeros(type_);
-  return resized(memory_.download(padded_), type_.shape);
+  return resized(memory_.start_download(padded_)->wait(), type_.shape);
+}
+
+std::unique_ptr<PendingTensor> PjrtBuffer::read() const {
+  if (given_up_ || !memory_.defined() || padded_ != type_) return Buffer::read();
+  return memory_.start_download(padded_);
 }
 
 void PjrtBuffer::copy_from(const Tensor& host) {

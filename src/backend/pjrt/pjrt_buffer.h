@@ -17,6 +17,7 @@ class PjrtBuffer final : public Buffer {
   const TensorType& type() const override { return type_; }
   // Throws failed_precondition when an output of another buffer took over the content.
   Tensor to_host() const override;
+  std::unique_ptr<PendingTensor> read() const override;
   // Throws invalid_argument unless the tensor fits the declared type; bounded dimensions may be smaller.
   void copy_from(const Tensor& host) override;
 

@@ -67,6 +67,23 @@ TEST_P(PjrtRun, ADonatedBufferIsUpdatedInPlaceAgainAndAgain) {
   EXPECT_TRUE(x->to_host().same_bits(row({8, 16, 24, 32})));
 }
 
+TEST_P(PjrtRun, AReadHoldsWhatWasThereWhenItBegan) {
+  const auto executable = backend().compile(doubling(false));
+  const auto x = upload(row({1, 2, 3, 4})), y = backend().allocate({DType::kF32, {4}});
+  std::vector<std::unique_ptr<PendingTensor>> reads;
+  for (int i = 1; i <= 4; ++i) {
+    const auto factor = static_cast<float>(i);
+    x->copy_from(row({factor, 2 * factor, 3 * factor, 4 * factor}));
+    run(*executable, {x.get()}, {y.get()});
+    reads.push_back(y->read());
+  }
+  reads.pop_back();  // a read that nobody waits for
+  for (size_t i = 0; i < reads.size(); ++i) {
+    const auto factor = static_cast<float>(2 * (i + 1));
+    EXPECT_TRUE(reads[i]->wait().same_bits(row({factor, 2 * factor, 3 * factor, 4 * factor})));
+  }
+}
+
 TEST_P(PjrtRun, AGivenUpBufferIsAnErrorUntilItIsWrittenAgain) {
   const auto executable = backend().compile(doubling(true));
   const auto x = upload(row({1, 2, 3, 4})), y = backend().allocate({DType::kF32, {4}});
