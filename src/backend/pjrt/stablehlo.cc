@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "backend/pjrt/stablehlo_loop.h"
 #include "backend/pjrt/stablehlo_ops.h"
 #include "base/error.h"
 #include "graph/op.h"
@@ -46,6 +47,8 @@ class Printer {
  public:
   Printer(const Graph& graph, const Vendor& vendor) : graph_(graph), vendor_(vendor), emit_(body_) {
     values_.resize(graph.nodes().size());
+    if (vendor.layers_as_loop) loops_ = find_loops(graph);
+    loop_results_.resize(loops_.loops.size());
   }
 
   std::string print() {
@@ -60,7 +63,7 @@ class Printer {
     }
     for (const auto& node : graph_.nodes()) print_node(*node);
     for (const auto& output : graph_.outputs()) {
-      const HloValue& value = values_[static_cast<size_t>(output.value.node->id)];
+      const HloValue& value = value_of(output.value);
       results += (results.empty() ? "" : ", ") + value.name;
       outputs.push_back(value.type);
     }
@@ -75,22 +78,41 @@ class Printer {
   }
 
  private:
+  LoopPlace place_of(const Node& node) const {
+    return loops_.places.empty() ? LoopPlace{} : loops_.places[static_cast<size_t>(node.id)];
+  }
+
+  const HloValue& value_of(const Value& of) {
+    HloValue& value = values_[static_cast<size_t>(of.node->id)];
+    const LoopPlace place = place_of(*of.node);
+    if (value.name.empty() && place.loop >= 0) {  // taken out of the loop's results at its first use
+      const auto at = static_cast<size_t>(place.loop);
+      value = loop_results_[at].value(emit_, loops_.loops[at], place);
+    }
+    return value;
+  }
+
   void print_node(const Node& node) {
     if (is_parameter(node)) return;
+    if (const LoopPlace place = place_of(node); place.loop >= 0) {
+      const auto at = static_cast<size_t>(place.loop);
+      if (place.iteration == 0 && place.position == 0)
+        loop_results_[at] = print_loop(
+            emit_, loops_.loops[at], vendor_, [&](const Value& v) -> const HloValue& { return value_of(v); },
+            [&](int loop, int position) -> const HloValue& {
+              return loop_results_[static_cast<size_t>(loop)].stacks.at(position);
+            });
+      return;
+    }
     HloValue& value = values_[static_cast<size_t>(node.id)];
     emit_.set_scope(node.scope);
     if (is_constant(node)) {
       value = emit_.constant(constant_value(node));
       return;
     }
-    const HloTranslation translation = find_translation(node.op->name);
-    require(translation != nullptr, Code::kUnimplemented, "op '{}'{} has no translation to StableHLO",
-            node.op->name, node.scope.empty() ? "" : " in '" + node.scope + "'");
     std::vector<HloValue> operands;
-    for (const Value& operand : node.operands)
-      operands.push_back(values_[static_cast<size_t>(operand.node->id)]);
-    value = translation({emit_, node, operands, vendor_});
-    VERTEBRA_CHECK(value.type == node.results[0], "a translation to StableHLO changed a value's type");
+    for (const Value& operand : node.operands) operands.push_back(value_of(operand));
+    value = translate(emit_, node, operands, vendor_);
   }
 
   const Graph& graph_;
@@ -98,9 +120,21 @@ class Printer {
   std::string body_;
   HloEmitter emit_;
   std::vector<HloValue> values_;  // by node id; every primitive has one result
+  GraphLoops loops_;
+  std::vector<LoopResults> loop_results_;
 };
 
 }  // namespace
+
+HloValue translate(HloEmitter& emit, const Node& node, std::span<const HloValue> operands,
+                   const Vendor& vendor) {
+  const HloTranslation translation = find_translation(node.op->name);
+  require(translation != nullptr, Code::kUnimplemented, "op '{}'{} has no translation to StableHLO",
+          node.op->name, node.scope.empty() ? "" : " in '" + node.scope + "'");
+  HloValue value = translation({emit, node, operands, vendor});
+  VERTEBRA_CHECK(value.type == node.results[0], "a translation to StableHLO changed a value's type");
+  return value;
+}
 
 std::string print_stablehlo(const Graph& graph, const Vendor& vendor) {
   for (const auto& node : graph.nodes()) {

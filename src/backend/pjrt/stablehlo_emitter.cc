@@ -4,6 +4,7 @@
 
 #include <cctype>
 #include <cstring>
+#include <utility>
 
 #include "base/error.h"
 
@@ -108,19 +109,57 @@ std::string HloEmitter::fresh_name(std::string_view operation) {
   return fmt::format("%{}{}{}.{}", usable ? scope_ : std::string(), usable ? "." : "", bare, count_++);
 }
 
-HloValue HloEmitter::emit(std::string_view operation, std::span<const HloValue> operands,
-                          const TensorType& result, std::string_view attributes, std::string_view region) {
-  HloValue out = {fresh_name(operation), result};
+void HloEmitter::write(std::string_view results, std::string_view operation,
+                       std::span<const HloValue> operands, std::string_view attributes,
+                       std::span<const std::string> regions, std::string_view result_types) {
   std::string names, types;
   for (const HloValue& operand : operands) {
     names += (names.empty() ? "" : ", ") + operand.name;
     types += (types.empty() ? "" : ", ") + hlo_type(operand.type);
   }
-  out_ += fmt::format("  {} = \"{}\"({})", out.name, operation, names);
+  out_ += fmt::format("  {}{}\"{}\"({})", results, results.empty() ? "" : " = ", operation, names);
   if (!attributes.empty()) out_.append(" <{").append(attributes).append("}>");
-  if (!region.empty()) out_.append(" ({\n").append(region).append("  })");
-  out_ += fmt::format(" : ({}) -> {}\n", types, hlo_type(result));
+  for (size_t i = 0; i < regions.size(); ++i)
+    out_.append(i == 0 ? " ({\n" : ", {\n")
+        .append(regions[i])
+        .append(i + 1 == regions.size() ? "  })" : "  }");
+  out_ += fmt::format(" : ({}) -> {}\n", types, result_types);
+}
+
+HloValue HloEmitter::emit(std::string_view operation, std::span<const HloValue> operands,
+                          const TensorType& result, std::string_view attributes, std::string_view region) {
+  HloValue out = {fresh_name(operation), result};
+  const std::string regions[] = {std::string(region)};
+  write(out.name, operation, operands, attributes, {regions, region.empty() ? size_t{0} : size_t{1}},
+        hlo_type(result));
   return out;
+}
+
+std::vector<HloValue> HloEmitter::emit_many(std::string_view operation, std::span<const HloValue> operands,
+                                            std::span<const TensorType> results,
+                                            std::span<const std::string> regions) {
+  std::vector<HloValue> out;
+  std::string names, types;
+  for (const TensorType& type : results) {
+    out.push_back({fresh_name(operation), type});
+    names += (names.empty() ? "" : ", ") + out.back().name;
+    types += (types.empty() ? "" : ", ") + hlo_type(type);
+  }
+  write(names, operation, operands, "", regions, "(" + types + ")");
+  return out;
+}
+
+std::string HloEmitter::region(std::span<const HloValue> arguments, FunctionRef<void()> body) {
+  std::string list;
+  for (const HloValue& each : arguments)
+    list += fmt::format("{}{}: {}", list.empty() ? "" : ", ", each.name, hlo_type(each.type));
+  std::string outside = std::exchange(out_, {});
+  body();
+  return fmt::format("  ^bb0({}):\n{}", list, std::exchange(out_, std::move(outside)));
+}
+
+void HloEmitter::emit_return(std::span<const HloValue> values) {
+  write("", "stablehlo.return", values, "", {}, "()");
 }
 
 HloValue HloEmitter::compare(const HloValue& a, const HloValue& b, std::string_view direction) {
@@ -177,6 +216,20 @@ HloValue HloEmitter::slice(const HloValue& a, std::span<const int64_t> starts,
   return emit("stablehlo.slice", {a}, {a.type.dtype, shape},
               fmt::format("limit_indices = {}, start_indices = {}, strides = {}", hlo_list(limits),
                           hlo_list(starts), hlo_list(strides)));
+}
+
+HloValue HloEmitter::dynamic_slice(const HloValue& a, std::span<const HloValue> starts, const Shape& shape) {
+  std::vector<HloValue> operands = {a};
+  operands.insert(operands.end(), starts.begin(), starts.end());
+  return emit("stablehlo.dynamic_slice", operands, {a.type.dtype, shape},
+              fmt::format("slice_sizes = {}", hlo_list(shape.sizes())));
+}
+
+HloValue HloEmitter::dynamic_update_slice(const HloValue& a, const HloValue& block,
+                                          std::span<const HloValue> starts) {
+  std::vector<HloValue> operands = {a, block};
+  operands.insert(operands.end(), starts.begin(), starts.end());
+  return emit("stablehlo.dynamic_update_slice", operands, a.type);
 }
 
 HloValue HloEmitter::concatenate(std::span<const HloValue> parts, int64_t axis, const TensorType& result) {

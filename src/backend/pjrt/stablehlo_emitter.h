@@ -9,6 +9,7 @@
 #include <string_view>
 #include <vector>
 
+#include "base/function_ref.h"
 #include "graph/graph.h"
 
 namespace vertebra::pjrt {
@@ -48,6 +49,15 @@ class HloEmitter {
                 region);
   }
 
+  // Several results, several regions (each as `region` returns it).
+  std::vector<HloValue> emit_many(std::string_view operation, std::span<const HloValue> operands,
+                                  std::span<const TensorType> results, std::span<const std::string> regions);
+  // A new name, for an argument of a region.
+  HloValue argument(const TensorType& type) { return {fresh_name("argument"), type}; }
+  // The text of a region: what `body` emits. It must end in emit_return.
+  std::string region(std::span<const HloValue> arguments, FunctionRef<void()> body);
+  void emit_return(std::span<const HloValue> values);
+
   // Elementwise: the result has the first operand's type.
   HloValue unary(std::string_view operation, const HloValue& a) { return emit(operation, {a}, a.type); }
   HloValue binary(std::string_view operation, const HloValue& a, const HloValue& b) {
@@ -63,6 +73,9 @@ class HloEmitter {
   HloValue reshape(const HloValue& a, const Shape& shape);
   HloValue broadcast(const HloValue& a, const Shape& shape, std::span<const int64_t> dims);
   HloValue slice(const HloValue& a, std::span<const int64_t> starts, std::span<const int64_t> limits);
+  // `starts`: an i32 scalar for each axis.
+  HloValue dynamic_slice(const HloValue& a, std::span<const HloValue> starts, const Shape& shape);
+  HloValue dynamic_update_slice(const HloValue& a, const HloValue& block, std::span<const HloValue> starts);
   HloValue concatenate(std::span<const HloValue> parts, int64_t axis, const TensorType& result);
   // `operation` (stablehlo.add, stablehlo.maximum) over the axes, from `start`.
   HloValue reduce(std::string_view operation, const HloValue& a, std::span<const int64_t> axes, double start);
@@ -74,6 +87,9 @@ class HloEmitter {
 
  private:
   std::string fresh_name(std::string_view operation);
+  void write(std::string_view results, std::string_view operation, std::span<const HloValue> operands,
+             std::string_view attributes, std::span<const std::string> regions,
+             std::string_view result_types);
   std::string& out_;
   std::string scope_;
   int count_ = 0;

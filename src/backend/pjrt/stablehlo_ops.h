@@ -28,6 +28,9 @@ struct HloCall {
 using HloTranslation = HloValue (*)(const HloCall&);
 
 HloTranslation find_translation(std::string_view op);  // null when there is none
+// Writes a primitive node; unimplemented when it has no translation.
+HloValue translate(HloEmitter& emit, const Node& node, std::span<const HloValue> operands,
+                   const Vendor& vendor);
 HloTranslation find_elementwise_translation(std::string_view op);
 HloTranslation find_structural_translation(std::string_view op);
 HloTranslation find_indexing_translation(std::string_view op);

@@ -253,6 +253,32 @@ std::string scatter(const Operation& op) {
   return expect_result(op, into);
 }
 
+std::string dynamic_slice(const Operation& op) {
+  const ParsedType& from = in(op, 0);
+  const Ints sizes = list(op, "slice_sizes");
+  if (sizes.size() != from.sizes.size() || op.operands.size() != 1 + sizes.size())
+    return "one start and one size per axis are wanted";
+  for (size_t i = 0; i < sizes.size(); ++i) {
+    if (sizes[i] < 0 || sizes[i] > from.sizes[i]) return fmt::format("size {} lies outside", i);
+    if (in(op, 1 + i) != ParsedType{"i32", {}}) return "a start must be an i32 scalar";
+  }
+  return expect_result(op, {from.element, sizes});
+}
+
+std::string while_loop(const Operation& op) {
+  if (op.result_types != op.operand_types) return "the results must have the operands' types";
+  for (const ParsedRegion& region : op.regions) {
+    std::vector<ParsedType> types;
+    for (const auto& [name, type] : region.arguments) types.push_back(type);
+    if (types != op.operand_types) return "the regions' arguments must have the operands' types";
+  }
+  if (op.regions[0].operations.back().operand_types != std::vector<ParsedType>{{"i1", {}}})
+    return "the first region must return an i1 scalar";
+  if (op.regions[1].operations.back().operand_types != op.operand_types)
+    return "the second region must return the operands' types";
+  return "";
+}
+
 std::string update_slice(const Operation& op) {
   const ParsedType &into = in(op, 0), &block = in(op, 1);
   if (block.element != into.element || block.sizes.size() != into.sizes.size() ||
@@ -302,7 +328,9 @@ std::vector<OperationRule> make_rules() {
        0,
        gather},
       {"stablehlo.scatter", 3, {{"scatter_dimension_numbers", Form::kStruct}}, 1, scatter},
+      {"stablehlo.dynamic_slice", -1, {{"slice_sizes", Form::kList}}, 0, dynamic_slice},
       {"stablehlo.dynamic_update_slice", -1, {}, 0, update_slice},
+      {"stablehlo.while", -1, {}, 2, while_loop, -1},
   };
   for (const char* name : {"stablehlo.add", "stablehlo.subtract", "stablehlo.multiply", "stablehlo.divide",
                            "stablehlo.maximum", "stablehlo.minimum", "stablehlo.power", "stablehlo.and",

@@ -29,6 +29,7 @@ struct OperationRule {
   int regions;
   // What is wrong with the types, in words; empty when nothing. Attributes have their forms.
   std::string (*types)(const ParsedOperation&);
+  int results = 1;  // -1: as many as operands
 };
 
 // Null for an unknown operation.

@@ -67,6 +67,7 @@ std::vector<Vendor> make_table() {
                    .partitioner = Partitioner::kGspmd,
                    .banned_operations = {"chlo.erf", "chlo.top_k", "stablehlo.sort", "stablehlo.case"},
                    .drops_indices_outside = false,
+                   .layers_as_loop = true,
                    .chips = {{"trn1", 190e12, 47.5e12, 32 * kGiB, 0.82e12},
                              {"trn2", 667e12, 181e12, 96 * kGiB, 2.9e12},
                              {"trn3", 671e12, 183e12, 144 * kGiB, 4.9e12}}});

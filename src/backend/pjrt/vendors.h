@@ -53,6 +53,10 @@ struct Vendor {
   // An index outside is dropped by scatter, as the specification says; elsewhere it is an error at run time.
   bool drops_indices_outside = true;
   bool native_bf16 = true;
+  // Equal layers are handed over as a loop over one of them, since the compiler holds few instructions; elsewhere
+  // one after the other, which runs faster (the loop copies each layer's parameters together and its gradients
+  // apart).
+  bool layers_as_loop = false;
   std::vector<Chip> chips;
 };
 

@@ -141,7 +141,9 @@ class Verifier {
     check(
         rule->operands < 0 ? !op.operands.empty() : op.operands.size() == static_cast<size_t>(rule->operands),
         op, "{} operands given, {} are wanted", op.operands.size(), rule->operands);
-    check(op.results.size() == 1 && op.result_types.size() == 1, op, "one result is wanted");
+    const size_t results = rule->results < 0 ? op.operands.size() : static_cast<size_t>(rule->results);
+    check(op.results.size() == results && op.result_types.size() == results, op, "{} results are wanted",
+          results);
     check(op.regions.size() == static_cast<size_t>(rule->regions), op, "{} regions given, {} are wanted",
           op.regions.size(), rule->regions);
     for (const auto& [name, value] : op.attributes) {
@@ -158,7 +160,7 @@ class Verifier {
     for (const ParsedRegion& region : op.regions) block(op, region, "stablehlo.return");
     const std::string wrong = rule->types(op);
     check(wrong.empty(), op, "{}", wrong);
-    define(op, op.results[0], op.result_types[0]);
+    for (size_t i = 0; i < results; ++i) define(op, op.results[i], op.result_types[i]);
   }
 
   // One dictionary per argument: empty, or a donation to an output.
