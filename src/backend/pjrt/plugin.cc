@@ -63,13 +63,13 @@ std::string attribute_text(const NamedValue& value) {
 
 std::shared_ptr<Plugin> Plugin::load(const std::filesystem::path& file, const Vendor& vendor) {
   static std::mutex mutex;
-  static std::map<std::filesystem::path, std::shared_ptr<Plugin>> loaded;
+  static std::map<std::pair<std::filesystem::path, const Vendor*>, std::shared_ptr<Plugin>> loaded;
   const std::lock_guard lock(mutex);
   std::error_code failed;
   const std::filesystem::path path = std::filesystem::canonical(file, failed);
   require(!failed && std::filesystem::is_regular_file(path), Code::kNotFound, "there is no plugin file {}",
           file.string());
-  if (const auto it = loaded.find(path); it != loaded.end()) return it->second;
+  if (const auto it = loaded.find({path, &vendor}); it != loaded.end()) return it->second;
 
   for (const EnvironmentSetting& setting : vendor.environment)
     setenv(std::string(setting.name).c_str(), std::string(setting.value).c_str(), /*overwrite=*/0);
@@ -88,7 +88,7 @@ std::shared_ptr<Plugin> Plugin::load(const std::filesystem::path& file, const Ve
   PluginInitializeArgs args = {};
   plugin->call(Slot::kPluginInitialize, args, "initialize the plugin");
   plugin->read_attributes();
-  loaded[path] = plugin;
+  loaded[{path, &vendor}] = plugin;
   return plugin;
 }
 

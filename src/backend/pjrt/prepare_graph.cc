@@ -7,11 +7,9 @@
 
 namespace vertebra::pjrt {
 
-Graph prepare_graph(const Graph& graph, const Vendor& vendor) {
+Graph prepare_graph(const Graph& graph, const Vendor&) {
   const Graph merged = fuse(eliminate_common_subexpressions(eliminate_dead_code(graph)));
-  const Graph primitive = decompose(merged, [&](const Node& node) {
-    return node.op->name == "write_rows" && vendor.drops_indices_outside;
-  });
+  const Graph primitive = decompose(merged, [](const Node& node) { return node.op->name == "write_rows"; });
   Graph out = eliminate_dead_code(eliminate_common_subexpressions(primitive));
   for (const auto& node : out.nodes()) {
     if (is_parameter(*node) || is_constant(*node)) continue;

@@ -1,7 +1,6 @@
 #include "backend/pjrt/stablehlo.h"
 
-#include <algorithm>
-
+#include "backend/pjrt/chip_rules.h"
 #include "backend/pjrt/stablehlo_loop.h"
 #include "backend/pjrt/stablehlo_ops.h"
 #include "base/error.h"
@@ -10,8 +9,7 @@
 namespace vertebra::pjrt {
 
 bool HloCall::banned(std::string_view operation) const {
-  const auto& list = vendor.banned_operations;
-  return std::find(list.begin(), list.end(), operation) != list.end();
+  return find_ban(vendor.rules, operation) != nullptr;
 }
 
 HloTranslation find_translation(std::string_view op) {

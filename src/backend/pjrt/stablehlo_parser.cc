@@ -1,7 +1,5 @@
 #include "backend/pjrt/stablehlo_parser.h"
 
-#include <fmt/ranges.h>
-
 #include <algorithm>
 #include <cctype>
 #include <charconv>
@@ -102,12 +100,18 @@ class Parser {
 
   ParsedType type() {
     expect("tensor<");
-    const size_t end = text_.find('>', at_);
+    const size_t end = end_of_value(text_, at_, ">");
     check(end != std::string_view::npos, "a type does not end");
     std::string_view inside = text_.substr(at_, end - at_);
     at_ = end + 1;
     ParsedType out;
-    while (!inside.empty() && std::isdigit(static_cast<unsigned char>(inside[0])) != 0) {
+    while (!inside.empty() &&
+           (inside[0] == '?' || std::isdigit(static_cast<unsigned char>(inside[0])) != 0)) {
+      if (inside.starts_with("?x")) {
+        out.sizes.push_back(ParsedType::kDynamic);
+        inside.remove_prefix(2);
+        continue;
+      }
       int64_t size = 0;
       const auto [rest, error] = std::from_chars(inside.data(), inside.data() + inside.size(), size);
       check(error == std::errc() && rest != inside.data() + inside.size() && *rest == 'x',
@@ -115,8 +119,9 @@ class Parser {
       out.sizes.push_back(size);
       inside.remove_prefix(static_cast<size_t>(rest + 1 - inside.data()));
     }
-    static constexpr std::string_view kElements[] = {"f32", "bf16", "f16", "f64", "i64",
-                                                     "i32", "ui32", "i8",  "ui8", "i1"};
+    static constexpr std::string_view kElements[] = {
+        "f32", "bf16", "f16",  "f64",  "f8E4M3FN", "f8E4M3", "f8E5M2", "i64",          "i32",
+        "i16", "i8",   "ui64", "ui32", "i1",       "ui16",   "ui8",    "complex<f32>", "complex<f64>"};
     check(std::find(std::begin(kElements), std::end(kElements), inside) != std::end(kElements),
           "the element type '{}' is unknown", inside);
     out.element = std::string(inside);
@@ -211,8 +216,12 @@ int64_t ParsedType::elements() const {
   return out;
 }
 
+bool ParsedType::is_static() const { return std::find(sizes.begin(), sizes.end(), kDynamic) == sizes.end(); }
+
 std::string ParsedType::to_string() const {
-  return sizes.empty() ? element : fmt::format("{}x{}", fmt::join(sizes, "x"), element);
+  std::string out;
+  for (const int64_t size : sizes) out += (size == kDynamic ? "?" : std::to_string(size)) + "x";
+  return out + element;
 }
 
 const std::string* ParsedOperation::attribute(std::string_view attribute_name) const {

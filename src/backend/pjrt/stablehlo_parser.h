@@ -12,9 +12,11 @@ namespace vertebra::pjrt {
 
 // "tensor<4x8xf32>"
 struct ParsedType {
+  static constexpr int64_t kDynamic = -1;  // a size spelt "?"
   std::string element;
   std::vector<int64_t> sizes;
-  int64_t elements() const;
+  int64_t elements() const;  // of a static type
+  bool is_static() const;
   bool operator==(const ParsedType&) const = default;
   std::string to_string() const;
 };

@@ -3,12 +3,73 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <algorithm>
+#include <cctype>
 #include <filesystem>
+
+#include "base/error.h"
 
 namespace vertebra::pjrt {
 namespace {
 
 constexpr double kGiB = 1024.0 * 1024.0 * 1024.0;
+
+// AWS Neuron SDK, "Neuron Compiler Error Codes" (the NCC_ numbers) and "neuronx-cc list-operators".
+ChipRules neuron_rules() {
+  constexpr std::string_view kOnePath =
+      "compute both sides and choose with select (control flow that depends on data is not compiled)";
+  ChipRules rules;
+  rules.banned_operations = {
+      {"stablehlo.sort", "a maximum and its index, taken again and again (NCC_EVRF001)"},
+      {"chlo.erf", "the polynomial 7.1.26 of Abramowitz & Stegun"},
+      {"chlo.*", "the operations of StableHLO that it stands for (NCC_EVRF001)"},
+      {"stablehlo.case", kOnePath},
+      {"stablehlo.if", kOnePath},
+      // Adds in an order of its own, fails for an index outside (NCC_EVRF031) and for integers (NCC_EVRF060).
+      {"stablehlo.scatter", "the product with a one-hot matrix of the indices; for integers a masked sum"},
+      {"stablehlo.select_and_scatter", "the product with a one-hot matrix of the indices"},
+      {"stablehlo.fft", "products with the matrix of the transform (NCC_EVRF004: no complex numbers)"},
+      {"stablehlo.cholesky", "iterations of matrix products (NCC_EVRF001)"},
+      {"stablehlo.triangular_solve", "iterations of matrix products (NCC_EVRF001)"},
+  };
+  // 64-bit integers are computed in 32 bits (NCC_EVRF062, NCC_ESFH002), f64 is not there (NCC_ESPP004).
+  rules.element_types = {"f32",  "bf16", "f16",  "f8E4M3", "f8E5M2", "i32",
+                         "ui32", "i16",  "ui16", "i8",     "ui8",    "i1"};
+  // NCC_EVRF035, NCC_EVRF061, NCC_EVRF063: computed in f32, exact up to 2^24 only.
+  rules.float_operations = {"stablehlo.dot_general", "stablehlo.all_reduce", "stablehlo.reduce_scatter"};
+  rules.custom_calls = {"AwsNeuron*", "Sharding", "SPMDFullToShardShape",
+                        "SPMDShardToFullShape"};  // NCC_EVRF015
+  rules.pairs_in_reductions = false;
+  rules.dynamic_loops = false;
+  rules.named_random_algorithms = false;  // NCC_EVRF006
+  rules.indices_outside = false;          // NCC_EVRF031, NCC_EVRF056
+  return rules;
+}
+
+// tt-mlir, lib/Conversion/StableHLOToTTIR: what has no pattern there is not compiled (dynamic_update_slice
+// runs on the host).
+ChipRules tenstorrent_rules() {
+  constexpr std::string_view kUnrolled = "the loop unrolled (there is no control flow on the device)";
+  constexpr std::string_view kOnePath = "both sides computed, chosen with select";
+  ChipRules rules;
+  rules.banned_operations = {
+      {"stablehlo.while", kUnrolled},
+      {"stablehlo.case", kOnePath},
+      {"stablehlo.if", kOnePath},
+      {"stablehlo.dynamic_update_slice", "gather and select"},
+      {"chlo.erf", "the polynomial 7.1.26 of Abramowitz & Stegun"},
+      {"chlo.*", "the operations of StableHLO that it stands for"},
+      {"stablehlo.fft", "products with the matrix of the transform"},
+      {"stablehlo.cholesky", "iterations of matrix products"},
+      {"stablehlo.triangular_solve", "iterations of matrix products"},
+      {"stablehlo.map", "the operation on whole arrays"},
+  };
+  rules.element_types = {"f32",  "bf16", "f16", "i32",
+                         "ui32", "ui16", "ui8", "i1"};  // 64-bit ones become these
+  rules.pairs_in_reductions = false;
+  rules.indices_outside = false;
+  return rules;
+}
 
 std::vector<Vendor> make_table() {
   std::vector<Vendor> table;
@@ -23,7 +84,6 @@ std::vector<Vendor> make_table() {
        // Four pretended devices otherwise, which share the threads.
        .create_options = {{"cpu_device_count", 1}},
        .device_files = {},
-       .banned_operations = {},
        .native_bf16 = false,
        .chips = {}});
   table.push_back({.name = "cuda",
@@ -36,7 +96,6 @@ std::vector<Vendor> make_table() {
                    .environment = {{"TF_CPP_MIN_LOG_LEVEL", "2"}},
                    .create_options = {},
                    .device_files = {"/dev/nvidiactl", "/dev/nvidia0", "/dev/dxg"},
-                   .banned_operations = {},
                    .chips = {{"H200", 989e12, 67e12, 141e9, 4.8e12},
                              {"H100", 989e12, 67e12, 80e9, 3.35e12},
                              {"A100", 312e12, 19.5e12, 80e9, 2.0e12},
@@ -50,7 +109,6 @@ std::vector<Vendor> make_table() {
        .environment = {{"TF_CPP_MIN_LOG_LEVEL", "2"}},
        .create_options = {},
        .device_files = {"/dev/kfd"},
-       .banned_operations = {},
        .chips = {{"MI300X", 1307e12, 163e12, 192e9, 5.3e12}, {"MI250", 383e12, 48e12, 128e9, 3.2e12}}});
   table.push_back({.name = "neuron",
                    .description = "AWS Trainium and Inferentia",
@@ -65,8 +123,7 @@ std::vector<Vendor> make_table() {
                    .device_files = {"/dev/neuron0"},
                    .accepts_longer_structs = false,
                    .partitioner = Partitioner::kGspmd,
-                   .banned_operations = {"chlo.erf", "chlo.top_k", "stablehlo.sort", "stablehlo.case"},
-                   .drops_indices_outside = false,
+                   .rules = neuron_rules(),
                    .layers_as_loop = true,
                    .chips = {{"trn1", 190e12, 47.5e12, 32 * kGiB, 0.82e12},
                              {"trn2", 667e12, 181e12, 96 * kGiB, 2.9e12},
@@ -80,7 +137,6 @@ std::vector<Vendor> make_table() {
                    .create_options = {},
                    // Elsewhere the library polls a metadata server that never answers.
                    .device_files = {"/dev/accel0", "/dev/vfio/0"},
-                   .banned_operations = {},
                    .chips = {{"v4", 275e12, 0, 32 * kGiB, 1.2e12},
                              {"v5 lite", 197e12, 0, 16 * kGiB, 0.82e12},
                              {"v5p", 459e12, 0, 95 * kGiB, 2.77e12},
@@ -94,7 +150,6 @@ std::vector<Vendor> make_table() {
        .environment = {},
        .create_options = {},
        .device_files = {"/dev/dri/renderD128"},
-       .banned_operations = {},
        .chips = {{"Max 1550", 832e12, 52e12, 128e9, 3.28e12}}});
   table.push_back(
       {.name = "tt",
@@ -105,7 +160,7 @@ std::vector<Vendor> make_table() {
        .environment = {},
        .create_options = {},
        .device_files = {"/dev/tenstorrent/0"},
-       .banned_operations = {},
+       .rules = tenstorrent_rules(),
        .chips = {{"Wormhole", 131e12, 0, 24e9, 0.58e12}, {"Blackhole", 387e12, 0, 32e9, 0.51e12}}});
   return table;
 }
@@ -119,7 +174,6 @@ const Vendor& unknown_vendor() {
                                 .environment = {},
                                 .create_options = {},
                                 .device_files = {},
-                                .banned_operations = {},
                                 .native_bf16 = false,
                                 .chips = {}};
   return vendor;
@@ -160,6 +214,24 @@ const Chip* find_chip(const Vendor& vendor, std::string_view device_kind) {
     if (device_kind.find(chip.kind) != std::string_view::npos) return &chip;
   }
   return nullptr;
+}
+
+NamedChip require_chip(std::string_view name) {
+  const auto same = [&](std::string_view other) {
+    return std::equal(name.begin(), name.end(), other.begin(), other.end(),
+                      [](unsigned char a, unsigned char b) { return std::tolower(a) == std::tolower(b); });
+  };
+  std::string known;
+  for (const Vendor& vendor : vendors()) {
+    if (same(vendor.name)) return {&vendor, nullptr};
+    known += fmt::format("{}{}", known.empty() ? "" : ", ", vendor.name);
+    for (const Chip& chip : vendor.chips) {
+      if (same(chip.kind)) return {&vendor, &chip};
+      known += fmt::format("{}{}", &chip == &vendor.chips.front() ? " (" : ", ", chip.kind);
+    }
+    if (!vendor.chips.empty()) known += ")";
+  }
+  fail(Code::kNotFound, "no chip is known as '{}'; known are {}", name, known);
 }
 
 std::string missing_device(const Vendor& vendor) {

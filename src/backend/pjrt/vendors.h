@@ -30,6 +30,28 @@ struct CreateOption {
 
 enum class Partitioner { kShardy, kGspmd };
 
+// An operation that the compiler does not take ('*' stands for any run of characters), and what to write
+// instead.
+struct BannedOperation {
+  std::string_view name, remedy;
+};
+
+// What a vendor's compiler or chip refuses, by the vendor's documents (docs/add-a-chip.md names them). A row
+// without any takes all that StableHLO has with static shapes. chip_rules.h checks modules against it.
+struct ChipRules {
+  // The printer asks HloCall::banned and writes a replacement where it has one.
+  std::vector<BannedOperation> banned_operations = {};
+  std::vector<std::string_view> element_types = {};     // the only ones; empty: all
+  std::vector<std::string_view> float_operations = {};  // no 32- or 64-bit integers as operands
+  std::vector<std::string_view> custom_calls = {};      // the only targets; empty: not checked
+  bool pairs_in_reductions = true;                      // a reduction may have several results
+  bool dynamic_loops = true;                            // a loop may run as often as the data say
+  bool named_random_algorithms = true;                  // rng_bit_generator with another than DEFAULT
+  // An index outside is clamped by gather and dropped by scatter, as the specification says; elsewhere it is
+  // an error at run time.
+  bool indices_outside = true;
+};
+
 struct Vendor {
   std::string_view name;  // as in --device pjrt:NAME
   std::string_view description;
@@ -47,11 +69,7 @@ struct Vendor {
   // Structures longer than the plugin knows: most take them, some compare sizes for equality.
   bool accepts_longer_structs = true;
   Partitioner partitioner = Partitioner::kShardy;
-  // StableHLO operations that the compiler does not take; the printer writes the replacement, or the verifier
-  // refuses the module and names the operation.
-  std::vector<std::string_view> banned_operations;
-  // An index outside is dropped by scatter, as the specification says; elsewhere it is an error at run time.
-  bool drops_indices_outside = true;
+  ChipRules rules = {};
   bool native_bf16 = true;
   // Equal layers are handed over as a loop over one of them, since the compiler holds few instructions; elsewhere
   // one after the other, which runs faster (the loop copies each layer's parameters together and its gradients
@@ -67,6 +85,13 @@ const Vendor* find_vendor(std::string_view name);
 const Vendor& vendor_of_file(std::string_view path);
 // The peaks of a device of that kind; null when the table has none.
 const Chip* find_chip(const Vendor& vendor, std::string_view device_kind);
+// What --chip NAME means: a row ("neuron": chip is null), or one of its chips ("trn2", "H100"), in any case
+// of letters. Throws not_found with the names there are.
+struct NamedChip {
+  const Vendor* vendor = nullptr;
+  const Chip* chip = nullptr;
+};
+NamedChip require_chip(std::string_view name);
 // Why a plugin of this vendor need not be started here ("none of /dev/neuron0 exists"); empty when it may be.
 std::string missing_device(const Vendor& vendor);
 // "a*c" matches "abc"; '*' does not cross '/'.

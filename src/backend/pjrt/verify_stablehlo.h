@@ -9,9 +9,9 @@
 
 namespace vertebra::pjrt {
 
-// Structure, names (defined once, before use, in scope), operations known and not banned by the vendor,
+// Structure, names (defined once, before use, in scope), operations known,
 // attributes known, all there and of the right form, operand and result types right for the operation. Throws
-// unimplemented for a banned operation, internal for all else.
+// unimplemented for what the vendor's chips do not take (chip_rules.h), internal for all else.
 void verify_stablehlo(std::string_view module, const Vendor& vendor);
 
 }  // namespace vertebra::pjrt
