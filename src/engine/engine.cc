@@ -4,8 +4,6 @@
 #include <map>
 #include <optional>
 
-#include "engine/serving_graph.h"
-
 namespace vertebra {
 namespace {
 
@@ -38,6 +36,25 @@ std::string_view stop_reason_name(StopReason reason) {
   return "";
 }
 
+ServingShape serving_shape(const Model& model, const EngineOptions& options) {
+  const int64_t longest = model.shape().context_length;
+  const int64_t context = options.context_length == 0 ? longest : options.context_length;
+  require(context >= 2 && context <= longest, "a context of {} tokens was asked for; the model has {}",
+          context, longest);
+  require(
+      options.max_requests >= 1 && options.tokens_per_step >= options.max_requests && options.page_size >= 1,
+      "the engine needs at least one request, as many tokens a step as requests, and pages of at least "
+      "one token");
+  ServingShape shape;
+  shape.tokens = options.tokens_per_step;
+  shape.sampled = shape.requests = options.max_requests;
+  shape.page_size = options.page_size;
+  shape.pages_per_request = ceil_divide(context, options.page_size);
+  shape.pages = shape.pages_per_request * options.max_requests;
+  shape.compute = options.compute;
+  return shape;
+}
+
 struct Engine::Impl {
   const Model& model;
   BufferSet buffers;  // the step's inputs, the cache, the logits
@@ -56,22 +73,8 @@ struct Engine::Impl {
   std::vector<Sequence*> sampling;
 
   Impl(Backend& backend, const Model& model_in, const BufferSet& parameters, EngineOptions options_in)
-      : model(model_in), options(options_in) {
-    const ModelShape& m = model.shape();
-    if (options.context_length == 0) options.context_length = m.context_length;
-    require(options.context_length >= 2 && options.context_length <= m.context_length,
-            "a context of {} tokens was asked for; the model has {}", options.context_length,
-            m.context_length);
-    require(options.max_requests >= 1 && options.tokens_per_step >= options.max_requests &&
-                options.page_size >= 1,
-            "the engine needs at least one request, as many tokens a step as requests, and pages of at least "
-            "one token");
-    shape.tokens = options.tokens_per_step;
-    shape.sampled = shape.requests = options.max_requests;
-    shape.page_size = options.page_size;
-    shape.pages_per_request = ceil_divide(options.context_length, options.page_size);
-    shape.pages = shape.pages_per_request * options.max_requests;
-    shape.compute = options.compute;
+      : model(model_in), options(options_in), shape(serving_shape(model_in, options_in)) {
+    if (options.context_length == 0) options.context_length = model.shape().context_length;
     executable.emplace(backend, build_serving_step(model, shape), buffers, &parameters);
     for (int64_t i = shape.pages; i-- > 0;) free_pages.push_back(static_cast<int32_t>(i));
     for (int64_t i = shape.requests; i-- > 0;) free_slots.push_back(static_cast<int>(i));

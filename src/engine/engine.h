@@ -11,6 +11,7 @@
 
 #include "backend/buffer_set.h"
 #include "engine/sampler.h"
+#include "engine/serving_graph.h"
 #include "models/model.h"
 
 namespace vertebra {
@@ -47,6 +48,9 @@ struct GenerationResult {
   double log_probability = 0;
   int64_t prompt_tokens = 0;
 };
+
+// The sizes of the engine's one graph. Throws invalid_argument for options that fit no engine of that model.
+ServingShape serving_shape(const Model& model, const EngineOptions& options);
 
 class Engine {
  public:

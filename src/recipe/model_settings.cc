@@ -35,4 +35,8 @@ int64_t ModelSettings::suitable_vocabulary() const {
   return dial_vocabulary(count_inner_parameters(*model), model->shape().embedding);
 }
 
+int64_t read_vocabulary(Settings& tokenizer, const ModelSettings& model) {
+  return tokenizer.integer("vocabulary", model.suitable_vocabulary(), 257, 1 << 20);
+}
+
 }  // namespace vertebra

@@ -21,4 +21,8 @@ struct ModelSettings {
   int64_t suitable_vocabulary() const;
 };
 
+// The key `vocabulary` of the recipe's table [tokenizer]: the number of tokens to learn (text may give
+// fewer).
+int64_t read_vocabulary(Settings& tokenizer, const ModelSettings& model);
+
 }  // namespace vertebra

@@ -7,7 +7,9 @@
 #include "base/log.h"
 #include "base/progress.h"
 #include "base/sha256.h"
+#include "engine/engine.h"
 #include "eval/report.h"
+#include "recipe/model_settings.h"
 #include "recipe/release.h"
 #include "recipe/stage.h"
 
@@ -65,6 +67,14 @@ struct Planned {
   Json settings;
 };
 
+void check_files(const RunContext& context, const Stage& stage) {
+  for (const auto& [label, path] : stage.files(context)) {
+    require(fs::exists(path), Code::kNotFound, "{}: stage '{}' reads {} '{}', which does not exist",
+            context.recipe.file.string(), stage.name(), label, path.string());
+  }
+}
+
+// Reads the tables of all stages up to options.only_stage.
 std::vector<Planned> plan(const RunContext& context, const RunOptions& options) {
   std::vector<Planned> out;
   bool found = options.only_stage.empty();
@@ -81,10 +91,6 @@ std::vector<Planned> plan(const RunContext& context, const RunOptions& options) 
     for (const std::string& needed : planned.stage->needs(context)) {
       require(context.has_stage(needed), "{}: stage '{}' needs a stage '{}', which the recipe lacks",
               context.recipe.file.string(), name, needed);
-    }
-    for (const auto& [label, path] : planned.stage->files(context)) {
-      require(fs::exists(path), Code::kNotFound, "{}: stage '{}' reads {} '{}', which does not exist",
-              context.recipe.file.string(), name, label, path.string());
     }
     out.push_back(std::move(planned));
     if (name == options.only_stage) {
@@ -197,6 +203,26 @@ std::string RunContext::last_training_stage() const {
        recipe.file.string());
 }
 
+std::vector<StageGraph> recipe_graphs(const Recipe& written, Backend& backend, ThreadTeam& team,
+                                      bool native_bf16) {
+  check_tables(written);
+  const Recipe recipe = with_implied_stages(written);
+  const RunContext context{recipe, {}, backend, team};
+  std::vector<Planned> stages = plan(context, {});
+  context.last_training_stage();  // must be there
+  const ModelSettings settings = ModelSettings::read(context);
+  Settings tokenizer = recipe.table("tokenizer");
+  const GraphConditions conditions = {read_vocabulary(tokenizer, settings), native_bf16};
+  std::vector<StageGraph> out;
+  for (Planned& planned : stages) {
+    for (StageGraph& each : planned.stage->graphs(context, conditions))
+      out.push_back({fmt::format("{}/{}", planned.stage->name(), each.name), std::move(each.graph)});
+  }
+  const std::unique_ptr<Model> model = settings.make(conditions.vocabulary);
+  out.push_back({"chat/serving", build_serving_step(*model, serving_shape(*model, {.max_requests = 1}))});
+  return out;
+}
+
 RunOutcome run_recipe(const Recipe& written, Backend& backend, ThreadTeam& team, const RunOptions& options) {
   check_tables(written);
   const Recipe recipe = with_implied_stages(written);
@@ -204,6 +230,7 @@ RunOutcome run_recipe(const Recipe& written, Backend& backend, ThreadTeam& team,
   outcome.folder = options.out / recipe.name;
   const RunContext context{recipe, outcome.folder, backend, team};
   std::vector<Planned> stages = plan(context, options);
+  for (const Planned& planned : stages) check_files(context, *planned.stage);
   if (options.fresh) fs::remove_all(outcome.folder);
   fs::create_directories(outcome.folder);
   for (Planned& planned : stages) {

@@ -9,6 +9,7 @@
 #include "backend/backend.h"
 #include "base/thread_team.h"
 #include "recipe/recipe.h"
+#include "recipe/stage.h"
 
 namespace vertebra {
 
@@ -30,6 +31,12 @@ struct RunOutcome {
   std::vector<StageOutcome> stages;
   bool gate_passed = true;
 };
+
+// The graphs that the recipe's stages hand to a device, named "STAGE/GRAPH", and "chat/serving", that of the
+// released model; neither data nor earlier results are read. `backend` is only there to be named. For tools
+// that look at graphs.
+std::vector<StageGraph> recipe_graphs(const Recipe& recipe, Backend& backend, ThreadTeam& team,
+                                      bool native_bf16);
 
 RunOutcome run_recipe(const Recipe& recipe, Backend& backend, ThreadTeam& team, const RunOptions& options);
 

@@ -8,6 +8,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "backend/backend.h"
 #include "base/manifest.h"
@@ -29,6 +30,18 @@ struct RunContext {
   std::string last_training_stage() const;
 };
 
+// A graph that a stage hands to its device, and what it is for: "step", "evaluation".
+struct StageGraph {
+  std::string name;
+  Graph graph;
+};
+
+// What decides about a stage's graphs beside its settings.
+struct GraphConditions {
+  int64_t vocabulary = 0;
+  bool native_bf16 = false;  // of the device: what precision "auto" means
+};
+
 class Stage {
  public:
   virtual ~Stage() = default;
@@ -43,6 +56,10 @@ class Stage {
   virtual std::vector<std::string> needs(const RunContext& context) const = 0;
   // Files outside the run that it reads, by name.
   virtual std::map<std::string, std::filesystem::path> files(const RunContext&) const { return {}; }
+
+  // The graphs that run() would compile, made without any data; after configure(). What the recipe leaves to
+  // the amount of data is taken as if there were plenty.
+  virtual std::vector<StageGraph> graphs(const RunContext&, const GraphConditions&) { return {}; }
 
   // Fills `folder`, which exists: empty for a stage that starts over, as it was left for one that resumes.
   // Returns the measured results.

@@ -5,12 +5,15 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "eval/task.h"
+#include "recipe/model_settings.h"
 #include "recipe/stage.h"
 
 namespace vertebra {
 namespace {
 
 namespace fs = std::filesystem;
+
+constexpr EngineOptions kEngine = {.max_requests = 32};
 
 class EvalStage final : public Stage {
  public:
@@ -40,6 +43,13 @@ class EvalStage final : public Stage {
     return out;
   }
 
+  std::vector<StageGraph> graphs(const RunContext& context, const GraphConditions& conditions) override {
+    const std::unique_ptr<Model> model = ModelSettings::read(context).make(conditions.vocabulary);
+    std::vector<StageGraph> out;
+    out.push_back({"serving", build_serving_step(*model, serving_shape(*model, kEngine))});
+    return out;
+  }
+
   Json run(const RunContext& context, const fs::path& folder) override {
     std::vector<fs::path> files = task_files_;
     if (context.has_stage("facts")) {
@@ -49,9 +59,7 @@ class EvalStage final : public Stage {
       std::sort(groups.begin(), groups.end());
       files.insert(files.end(), groups.begin(), groups.end());
     }
-    EngineOptions engine;
-    engine.max_requests = 32;
-    Assistant assistant(context.backend, context.stage_folder(training_stage_), engine);
+    Assistant assistant(context.backend, context.stage_folder(training_stage_), kEngine);
     Json results = Json::object();
     std::string lines;
     for (const fs::path& file : files) {

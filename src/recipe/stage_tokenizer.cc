@@ -15,8 +15,7 @@ class TokenizerStage final : public Stage {
 
   void configure(const RunContext& context, Settings& settings) override {
     source_ = DataSource::read(context);
-    options_.vocab_size = static_cast<int>(
-        settings.integer("vocabulary", ModelSettings::read(context).suitable_vocabulary(), 257, 1 << 20));
+    options_.vocab_size = static_cast<int>(read_vocabulary(settings, ModelSettings::read(context)));
     options_.pattern = settings.text("pattern", "llama3");
     options_.min_frequency = settings.integer("min_frequency", 0, 0, 1 << 30);
     options_.special_tokens =

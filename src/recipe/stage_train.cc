@@ -63,6 +63,7 @@ class TrainStage final : public Stage {
   Json further_settings(const RunContext&) const override;
   std::vector<std::string> needs(const RunContext& context) const override;
   std::map<std::string, fs::path> files(const RunContext&) const override { return chat_.files(); }
+  std::vector<StageGraph> graphs(const RunContext& context, const GraphConditions& conditions) override;
   Json run(const RunContext& context, const fs::path& folder) override;
 
  private:
@@ -72,8 +73,9 @@ class TrainStage final : public Stage {
   }
   void configure_batches(Settings& settings);
   void configure_optimizer(Settings& settings);
-  void follow_plan(const Model& model, const ShardSet& shards);
-  DType compute(Backend& backend) const;
+  void follow_plan(const Model& model, int64_t tokens_per_epoch);
+  DType compute(bool native_bf16) const;
+  EngineOptions sampling_options(bool native_bf16) const;
   int64_t count_steps(const BatchLoader& loader) const;
   void save(const fs::path& folder, const Trainer& trainer, const Model& model,
             const Tokenizer& tokenizer) const;
@@ -180,9 +182,40 @@ std::vector<std::string> TrainStage::needs(const RunContext& context) const {
   return out;
 }
 
-DType TrainStage::compute(Backend& backend) const {
-  if (precision_ == "auto") return backend.native_bf16() ? DType::kBF16 : DType::kF32;
+DType TrainStage::compute(bool native_bf16) const {
+  if (precision_ == "auto") return native_bf16 ? DType::kBF16 : DType::kF32;
   return *dtype_from_name(precision_);
+}
+
+EngineOptions TrainStage::sampling_options(bool native_bf16) const {
+  EngineOptions out;
+  out.context_length = std::min<int64_t>(model_.context_length, 256);
+  out.compute = compute(native_bf16);
+  return out;
+}
+
+std::vector<StageGraph> TrainStage::graphs(const RunContext&, const GraphConditions& conditions) {
+  const std::unique_ptr<Model> model = model_.make(conditions.vocabulary);
+  const bool planned = kind_ == Kind::kPretrain;
+  if (planned) follow_plan(*model, int64_t{1} << 50);
+  TrainGraphOptions options = trainer_.graph;
+  options.rows = loader_.rows;
+  options.length = loader_.length;
+  options.compute = compute(conditions.native_bf16);
+  std::vector<StageGraph> out;
+  // How many micro-batches a step has may follow from the data: then both forms occur.
+  const bool open = planned && !choices_.accumulation && !choices_.rows;
+  if (open || trainer_.accumulation == 1) out.push_back({"step", build_training_step(*model, options)});
+  if (open || trainer_.accumulation > 1) {
+    out.push_back({"accumulation", build_accumulation_step(*model, options)});
+    out.push_back({"update", build_update_step(*model, options)});
+  }
+  out.push_back({"evaluation", build_evaluation(*model, options.rows, options.length, options.compute)});
+  if (!sample_prompts_.empty()) {
+    const EngineOptions sampling = sampling_options(conditions.native_bf16);
+    out.push_back({"sampling", build_serving_step(*model, serving_shape(*model, sampling))});
+  }
+  return out;
 }
 
 int64_t TrainStage::count_steps(const BatchLoader& loader) const {
@@ -192,7 +225,7 @@ int64_t TrainStage::count_steps(const BatchLoader& loader) const {
   return std::max<int64_t>(1, static_cast<int64_t>(std::llround(batches)));
 }
 
-void TrainStage::follow_plan(const Model& model, const ShardSet& shards) {
+void TrainStage::follow_plan(const Model& model, int64_t tokens_per_epoch) {
   OptimizerOptions& optimizer = trainer_.graph.optimizer;
   PretrainingInputs inputs;
   inputs.parameters = count_parameters(model.parameters());
@@ -200,7 +233,7 @@ void TrainStage::follow_plan(const Model& model, const ShardSet& shards) {
   inputs.layers = model.shape().layers;
   inputs.embedding = model.shape().embedding;
   inputs.length = loader_.length;
-  inputs.tokens_per_epoch = shards.counts(Split::kTrain).tokens;
+  inputs.tokens_per_epoch = tokens_per_epoch;
   inputs.muon = optimizer.kind == "muon";
   inputs.beta2 = optimizer.beta2;
   const PretrainingPlan plan = plan_pretraining(inputs, choices_);
@@ -228,7 +261,7 @@ Json TrainStage::run(const RunContext& context, const fs::path& folder) {
   const Model& model = pretrained.model ? *pretrained.model : *fresh;
 
   const auto shards = std::make_shared<const ShardSet>(context.stage_folder("shards") / "tokens");
-  if (kind_ == Kind::kPretrain) follow_plan(model, *shards);
+  if (kind_ == Kind::kPretrain) follow_plan(model, shards->counts(Split::kTrain).tokens);
   const BatchLoader loader(shards, Split::kTrain, loader_);
   if (kind_ == Kind::kSft) trainer_.schedule.steps = count_steps(loader);
   std::optional<BatchLoader> validation;
@@ -243,7 +276,7 @@ Json TrainStage::run(const RunContext& context, const fs::path& folder) {
   options.fingerprint = fingerprint;
   options.graph.rows = loader_.rows;
   options.graph.length = loader_.length;
-  options.graph.compute = compute(context.backend);
+  options.graph.compute = compute(context.backend.native_bf16());
   TrainerInputs inputs;
   inputs.token_bytes = token_bytes;
   inputs.batch = [&](int64_t index) { return loader.batch(index); };
@@ -308,10 +341,7 @@ void TrainStage::save(const fs::path& folder, const Trainer& trainer, const Mode
 
 Json TrainStage::sample(const RunContext& context, const BufferSet& parameters, const Model& model,
                         const Tokenizer& tokenizer) const {
-  EngineOptions options;
-  options.context_length = std::min<int64_t>(model_.context_length, 256);
-  options.compute = compute(context.backend);
-  Engine engine(context.backend, model, parameters, options);
+  Engine engine(context.backend, model, parameters, sampling_options(context.backend.native_bf16()));
   std::vector<GenerationRequest> requests;
   for (const std::string& prompt : sample_prompts_) {
     GenerationRequest request;
