@@ -74,7 +74,13 @@ std::shared_ptr<Plugin> Plugin::load(const std::filesystem::path& file, const Ve
   for (const EnvironmentSetting& setting : vendor.environment)
     setenv(std::string(setting.name).c_str(), std::string(setting.value).c_str(), /*overwrite=*/0);
   void* library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
-  if (library == nullptr) fail(Code::kInvalidArgument, "{} cannot be loaded: {}", path.string(), dlerror());
+  if (library == nullptr) {
+    const std::string why = dlerror();
+    fail(Code::kInvalidArgument, "{} cannot be loaded: {}{}", path.string(), why,
+         why.find("No such file") == std::string::npos
+             ? ""
+             : "; it belongs to the vendor's software: install that, or name its folder in LD_LIBRARY_PATH");
+  }
   void* symbol = dlsym(library, "GetPjrtApi");
   require(symbol != nullptr, "{} is no PJRT plugin: it has no function GetPjrtApi", path.string());
   const Api* api = reinterpret_cast<const Api* (*)()>(symbol)();

@@ -5,6 +5,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <cctype>
 #include <chrono>
 #include <csignal>
 #include <cstring>
@@ -23,14 +24,19 @@ Json to_json(const PluginReport& report) {
   Json devices = Json::array();
   for (const DeviceDescription& device : report.devices)
     devices.push_back({{"id", device.id}, {"kind", device.kind}, {"memory_bytes", device.memory_bytes}});
-  return {{"failure", report.failure},         {"code", static_cast<int>(report.code)},
-          {"api_version", report.api_version}, {"stablehlo_version", report.stablehlo_version},
-          {"platform", report.platform},       {"devices", devices}};
+  return {{"finished", report.finished},
+          {"failure", report.failure},
+          {"code", static_cast<int>(report.code)},
+          {"api_version", report.api_version},
+          {"stablehlo_version", report.stablehlo_version},
+          {"platform", report.platform},
+          {"devices", devices}};
 }
 
 PluginReport from_json(const Json& value) {
   const std::string source = "the report of a plugin's trial";
   PluginReport out;
+  out.finished = json_get<bool>(value, "finished", source);
   out.failure = json_get<std::string>(value, "failure", source);
   out.code = static_cast<Code>(json_get<int>(value, "code", source));
   out.api_version = json_get<std::string>(value, "api_version", source);
@@ -43,12 +49,27 @@ PluginReport from_json(const Json& value) {
   return out;
 }
 
-PluginReport start_here(const std::filesystem::path& file, const Vendor& vendor) {
+// Some plugins put a page of their stack into an error: the first lines say what is wrong.
+std::string without_backtrace(std::string text) {
+  if (const size_t at = text.find("backtrace:"); at != std::string::npos) text.resize(at);
+  std::string out;
+  for (const char c : text) {
+    const bool space = std::isspace(static_cast<unsigned char>(c)) != 0;
+    if (!space || (!out.empty() && out.back() != ' ')) out += space ? ' ' : c;
+  }
+  while (!out.empty() && out.back() == ' ') out.pop_back();
+  return out.size() > 600 ? out.substr(0, 600) + "..." : out;
+}
+
+// `loaded` is told the versions before the plugin looks for its devices, where most that hang do.
+template <class Loaded>
+PluginReport start_here(const std::filesystem::path& file, const Vendor& vendor, Loaded&& loaded) {
   PluginReport out;
   try {
     const std::shared_ptr<Plugin> plugin = Plugin::load(file, vendor);
     out.api_version = plugin->api_version();
     out.stablehlo_version = plugin->stablehlo_version();
+    loaded(out);
     const Client client(plugin);
     out.platform = client.platform_name();
     out.devices = client.devices();
@@ -57,10 +78,10 @@ PluginReport start_here(const std::filesystem::path& file, const Vendor& vendor)
       out.code = Code::kNotFound;
     }
   } catch (const Error& error) {  // the answer to the question asked
-    out.failure = error.what();
+    out.failure = without_backtrace(error.what());
     out.code = error.code();
-  } catch (const std::exception& error) {
-    out.failure = error.what();
+  } catch (const std::exception& error) {  // some let their own escape
+    out.failure = without_backtrace(error.what());
   }
   return out;
 }
@@ -71,12 +92,17 @@ PluginReport start_here(const std::filesystem::path& file, const Vendor& vendor)
   dup2(log_fd, STDOUT_FILENO);
   dup2(log_fd, STDERR_FILENO);
   for (const int signal : {SIGINT, SIGTERM, SIGABRT, SIGSEGV, SIGBUS}) std::signal(signal, SIG_DFL);
-  const std::string text = json_line(to_json(start_here(file, vendor)));
-  for (size_t sent = 0; sent < text.size();) {
-    const ssize_t n = write(report_fd, text.data() + sent, text.size() - sent);
-    if (n <= 0) break;
-    sent += static_cast<size_t>(n);
-  }
+  const auto send = [&](const PluginReport& report) {
+    const std::string text = json_line(to_json(report)) + "\n";
+    for (size_t sent = 0; sent < text.size();) {
+      const ssize_t n = write(report_fd, text.data() + sent, text.size() - sent);
+      if (n <= 0) break;
+      sent += static_cast<size_t>(n);
+    }
+  };
+  PluginReport report = start_here(file, vendor, send);
+  report.finished = true;
+  send(report);
   _exit(0);  // the plugin's own exit handlers have no business here
 }
 
@@ -109,12 +135,20 @@ bool read_until(std::chrono::steady_clock::time_point end, int (&pipes)[2], std:
 std::string last_line(std::string text) {
   while (!text.empty() && text.back() == '\n') text.pop_back();
   const size_t start = text.rfind('\n');
-  text = start == std::string::npos ? text : text.substr(start + 1);
-  return text.size() > 300 ? text.substr(0, 300) + "..." : text;
+  return start == std::string::npos ? text : text.substr(start + 1);
 }
 
-PluginReport failed(Code code, std::string failure) {
-  PluginReport out;
+// The last whole line of what the child has reported; nothing when there is none.
+PluginReport parse_report(std::string text) {
+  text.resize(text.rfind('\n') == std::string::npos ? 0 : text.rfind('\n'));
+  return text.empty() ? PluginReport()
+                      : from_json(parse_json(last_line(text), "the report of a plugin's trial"));
+}
+
+PluginReport failed(Code code, std::string failure, PluginReport out = {}) {
+  if (!out.api_version.empty())
+    failure += fmt::format(" (it was loaded, PJRT {}, StableHLO {}, and looked for its devices)",
+                           out.api_version, out.stablehlo_version);
   out.code = code;
   out.failure = std::move(failure);
   return out;
@@ -150,20 +184,22 @@ PluginReport probe_plugin(const std::filesystem::path& file, const Vendor& vendo
   int status = 0;
   while (waitpid(child, &status, 0) < 0 && errno == EINTR) {
   }
-  if (!in_time) return failed(Code::kDeadlineExceeded, fmt::format("it did not start within {} s", seconds));
-  if (!texts[0].empty()) {
-    try {
-      return from_json(parse_json(texts[0], "the report of a plugin's trial"));
-    } catch (const Error& error) {
-      return failed(Code::kInternal, error.what());
-    }
+  PluginReport reported;
+  try {
+    reported = parse_report(texts[0]);
+  } catch (const Error& error) {
+    return failed(Code::kInternal, error.what());
   }
-  const std::string said = last_line(texts[1]);
+  if (reported.finished) return reported;
+  if (!in_time)
+    return failed(Code::kDeadlineExceeded, fmt::format("it did not start within {} s", seconds), reported);
+  const std::string said = last_line(texts[1]).substr(0, 300);
   return failed(Code::kInternal,
                 fmt::format("it ended the process that started it ({}){}",
                             WIFSIGNALED(status) ? strsignal(WTERMSIG(status))
                                                 : fmt::format("exit code {}", WEXITSTATUS(status)),
-                            said.empty() ? "" : ": " + said));
+                            said.empty() ? "" : ": " + said),
+                reported);
 }
 
 void require_startable(const std::filesystem::path& file, const Vendor& vendor) {

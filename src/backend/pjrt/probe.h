@@ -12,7 +12,8 @@
 namespace vertebra::pjrt {
 
 struct PluginReport {
-  std::string failure;  // why it cannot start; empty: it can
+  bool finished = false;  // the trial came to an end: with devices or a failure
+  std::string failure;    // why it cannot start; empty: it can
   Code code = Code::kUnknown;
   std::string api_version, stablehlo_version, platform;
   std::vector<DeviceDescription> devices;

@@ -96,20 +96,23 @@ std::vector<Vendor> make_table() {
                    .environment = {{"TF_CPP_MIN_LOG_LEVEL", "2"}},
                    .create_options = {},
                    .device_files = {"/dev/nvidiactl", "/dev/nvidia0", "/dev/dxg"},
-                   .chips = {{"H200", 989e12, 67e12, 141e9, 4.8e12},
-                             {"H100", 989e12, 67e12, 80e9, 3.35e12},
-                             {"A100", 312e12, 19.5e12, 80e9, 2.0e12},
+                   .chips = {{"B200", 2250e12, 75e12, 180e9, 8.0e12, "", 900e9, 8, 50e9},
+                             {"H200", 989e12, 67e12, 141e9, 4.8e12, "", 450e9, 8, 50e9},
+                             {"H100", 989e12, 67e12, 80e9, 3.35e12, "", 450e9, 8, 50e9},
+                             {"A100", 312e12, 19.5e12, 80e9, 2.0e12, "", 300e9, 8, 25e9},
                              {"L4", 121e12, 30.3e12, 24e9, 0.3e12}}});
-  table.push_back(
-      {.name = "rocm",
-       .description = "AMD GPUs through XLA",
-       .package_files = {"jax_plugins/xla_rocm*/xla_rocm_plugin.so"},
-       .system_files = {"/opt/rocm/lib/xla_rocm_plugin.so"},
-       .environment_variables = {},
-       .environment = {{"TF_CPP_MIN_LOG_LEVEL", "2"}},
-       .create_options = {},
-       .device_files = {"/dev/kfd"},
-       .chips = {{"MI300X", 1307e12, 163e12, 192e9, 5.3e12}, {"MI250", 383e12, 48e12, 128e9, 3.2e12}}});
+  table.push_back({.name = "rocm",
+                   .description = "AMD GPUs through XLA",
+                   .package_files = {"jax_plugins/xla_rocm*/xla_rocm_plugin.so"},
+                   .system_files = {"/opt/rocm/lib/xla_rocm_plugin.so"},
+                   .environment_variables = {},
+                   .environment = {{"TF_CPP_MIN_LOG_LEVEL", "2"}},
+                   .create_options = {},
+                   .device_files = {"/dev/kfd"},
+                   .chips = {{"MI355X", 2500e12, 157e12, 288e9, 8.0e12, "", 538e9, 8},
+                             {"MI325X", 1307e12, 163e12, 256e9, 6.0e12, "", 448e9, 8},
+                             {"MI300X", 1307e12, 163e12, 192e9, 5.3e12, "", 448e9, 8},
+                             {"MI250", 383e12, 48e12, 128e9, 3.2e12}}});
   table.push_back({.name = "neuron",
                    .description = "AWS Trainium and Inferentia",
                    .package_files = {"libneuronxla/libneuronpjrt.so"},
@@ -125,9 +128,10 @@ std::vector<Vendor> make_table() {
                    .partitioner = Partitioner::kGspmd,
                    .rules = neuron_rules(),
                    .layers_as_loop = true,
-                   .chips = {{"trn1", 190e12, 47.5e12, 32 * kGiB, 0.82e12},
-                             {"trn2", 667e12, 181e12, 96 * kGiB, 2.9e12},
-                             {"trn3", 671e12, 183e12, 144 * kGiB, 4.9e12}}});
+                   .chips = {{"trn1", 190e12, 47.5e12, 32 * kGiB, 0.82e12, "", 192e9, 16, 6.25e9},
+                             {"trn2", 667e12, 181e12, 96 * kGiB, 2.9e12, "", 640e9, 64, 25e9},
+                             {"trn3", 671e12, 183e12, 144 * kGiB, 4.9e12, "", 1280e9, 64},
+                             {"inf2", 190e12, 47.5e12, 32 * kGiB, 0.82e12}}});
   table.push_back({.name = "tpu",
                    .description = "Google TPUs",
                    .package_files = {"libtpu/libtpu.so"},
@@ -135,12 +139,14 @@ std::vector<Vendor> make_table() {
                    .environment_variables = {"TPU_LIBRARY_PATH"},
                    .environment = {},
                    .create_options = {},
-                   // Elsewhere the library polls a metadata server that never answers.
+                   // Elsewhere the library polls a metadata server that never answers (longer than a minute);
+                   // with TPU_SKIP_MDS_QUERY=1 it says at once that there is no device.
                    .device_files = {"/dev/accel0", "/dev/vfio/0"},
-                   .chips = {{"v4", 275e12, 0, 32 * kGiB, 1.2e12},
-                             {"v5 lite", 197e12, 0, 16 * kGiB, 0.82e12},
-                             {"v5p", 459e12, 0, 95 * kGiB, 2.77e12},
-                             {"v6", 918e12, 0, 32 * kGiB, 1.64e12}}});
+                   .chips = {{"v4", 275e12, 0, 32 * kGiB, 1.2e12, "", 300e9, 4096},
+                             {"v5 lite", 197e12, 0, 16 * kGiB, 0.82e12, "v5e", 200e9, 256, 3.125e9},
+                             {"v5", 459e12, 0, 95 * kGiB, 2.765e12, "v5p", 600e9, 8960, 6.25e9},
+                             {"v6", 918e12, 0, 32 * kGiB, 1.64e12, "v6e", 400e9, 256, 12.5e9},
+                             {"7x", 2307e12, 0, 192 * kGiB, 7.37e12, "tpu7x", 600e9, 9216}}});
   table.push_back(
       {.name = "oneapi",
        .description = "Intel GPUs",
@@ -151,17 +157,19 @@ std::vector<Vendor> make_table() {
        .create_options = {},
        .device_files = {"/dev/dri/renderD128"},
        .chips = {{"Max 1550", 832e12, 52e12, 128e9, 3.28e12}}});
-  table.push_back(
-      {.name = "tt",
-       .description = "Tenstorrent cards",
-       .package_files = {"jax_plugins/*tt*/pjrt_plugin_tt.so", "pjrt_plugin_tt/pjrt_plugin_tt.so"},
-       .system_files = {"/usr/lib/pjrt_plugin_tt.so"},
-       .environment_variables = {},
-       .environment = {},
-       .create_options = {},
-       .device_files = {"/dev/tenstorrent/0"},
-       .rules = tenstorrent_rules(),
-       .chips = {{"Wormhole", 131e12, 0, 24e9, 0.58e12}, {"Blackhole", 387e12, 0, 32e9, 0.51e12}}});
+  table.push_back({.name = "tt",
+                   .description = "Tenstorrent cards",
+                   // The first two are the vendor's own package, the third is jax-tt-plugin.
+                   .package_files = {"jax_plugins/*tt*/pjrt_plugin_tt.so", "pjrt_plugin_tt/pjrt_plugin_tt.so",
+                                     "jax_plugins/libtt/libtt.so"},
+                   .system_files = {"/usr/lib/pjrt_plugin_tt.so"},
+                   .environment_variables = {},
+                   .environment = {},
+                   .create_options = {},
+                   .device_files = {"/dev/tenstorrent/0"},
+                   .rules = tenstorrent_rules(),
+                   .chips = {{"Wormhole", 131e12, 0, 24e9, 0.58e12},
+                             {"Blackhole", 387e12, 0, 32e9, 0.51e12, "", 400e9, 8}}});
   return table;
 }
 
@@ -226,8 +234,8 @@ NamedChip require_chip(std::string_view name) {
     if (same(vendor.name)) return {&vendor, nullptr};
     known += fmt::format("{}{}", known.empty() ? "" : ", ", vendor.name);
     for (const Chip& chip : vendor.chips) {
-      if (same(chip.kind)) return {&vendor, &chip};
-      known += fmt::format("{}{}", &chip == &vendor.chips.front() ? " (" : ", ", chip.kind);
+      if (same(chip.called())) return {&vendor, &chip};
+      known += fmt::format("{}{}", &chip == &vendor.chips.front() ? " (" : ", ", chip.called());
     }
     if (!vendor.chips.empty()) known += ")";
   }

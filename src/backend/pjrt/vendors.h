@@ -11,12 +11,20 @@
 
 namespace vertebra::pjrt {
 
-// The peaks that shares of the ceiling refer to, from the vendor's data sheets. `kind` is searched in the
-// device kind that the plugin reports.
+// The peaks that shares of the ceiling refer to, from the vendor's documents; 0: not stated there. Products
+// without sparsity. docs/add-a-chip.md names the sources.
 struct Chip {
-  std::string_view kind;
+  std::string_view kind;  // is searched in the device kind that the plugin reports, row by row
   double bf16_flops = 0, f32_flops = 0;
   double memory_bytes = 0, bandwidth_bytes_per_second = 0;
+  std::string_view name = {};  // as in --chip NAME, where people call it differently
+  // Between chips, one direction, all links of a chip together: within a group of `link_chips` that the links
+  // connect, and beyond it over the network.
+  double link_bytes_per_second = 0;
+  int64_t link_chips = 1;
+  double network_bytes_per_second = 0;
+
+  std::string_view called() const { return name.empty() ? kind : name; }
 };
 
 struct EnvironmentSetting {

@@ -53,6 +53,17 @@ TEST(PluginTrial, AHangEndsAtTheTimeLimit) {
   EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(15));
 }
 
+TEST(PluginTrial, AHangAfterLoadingSaysWhatWasLoaded) {
+  const PluginReport report = probe_fake("hang later", 1);
+  EXPECT_EQ(report.code, Code::kDeadlineExceeded);
+  EXPECT_EQ(report.api_version, "0.30");
+  expect_contains(report.failure, "PJRT 0.30");
+}
+
+TEST(PluginTrial, AnExceptionIsAnErrorWithoutItsBacktrace) {
+  EXPECT_EQ(probe_fake("throw").failure, "no chips: none");
+}
+
 TEST(PluginTrial, AnExitIsAnError) { expect_contains(probe_fake("exit").failure, "exit code 7"); }
 
 TEST(PluginTrial, AnotherMajorVersionIsRefused) {
