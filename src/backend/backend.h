@@ -65,9 +65,18 @@ class Backend {
   // An uninitialised buffer able to hold the type (bounded dimensions: the bound).
   virtual std::unique_ptr<Buffer> allocate(const TensorType& type) = 0;
   virtual std::unique_ptr<Buffer> upload(const Tensor& host) = 0;
+  // The devices that graphs run on. Above, a buffer is whole on every one of them; below, cut over them as
+  // the sharding says, which must be that of the graph input or output it is used for. One tensor still:
+  // type, to_host and copy_from are those of the whole.
+  virtual Mesh mesh() const { return {}; }
+  virtual std::unique_ptr<Buffer> allocate_sharded(const TensorType& type, const Sharding&) {
+    return allocate(type);
+  }
+  virtual std::unique_ptr<Buffer> upload_sharded(const Tensor& host, const Sharding&) { return upload(host); }
   // True where the chip multiplies bf16 natively: the recipe's "auto" precision asks.
   virtual bool native_bf16() const = 0;
-  // Peak multiply-add rate (FLOP/s) measured or stated for f32 / bf16 products, for shares of the ceiling.
+  // Peak multiply-add rate (FLOP/s) measured or stated for f32 / bf16 products, for shares of the ceiling; of
+  // all devices together.
   virtual double peak_flops(DType dtype) = 0;
 };
 

@@ -7,6 +7,7 @@
 #include "base/file.h"
 #include "base/interrupt.h"
 #include "models/model_folder.h"
+#include "models/sharding.h"
 
 namespace vertebra {
 namespace {
@@ -133,8 +134,11 @@ Assistant::Assistant(Backend& backend, const fs::path& path, EngineOptions optio
   require(tokenizer_.vocab_size() <= model_->shape().vocabulary,
           "{}: the tokenizer has {} ids, the model only {}", folder_.string(), tokenizer_.vocab_size(),
           model_->shape().vocabulary);
-  for (auto& [name, tensor] : loaded.parameters) {
-    buffers_.set(name, backend.upload(tensor));
+  check_model_fits(*model_, backend.mesh());
+  for (size_t i = 0; i < loaded.parameters.size(); ++i) {
+    auto& [name, tensor] = loaded.parameters[i];
+    buffers_.set(name,
+                 backend.upload_sharded(tensor, parameter_sharding(model_->parameters()[i], backend.mesh())));
     tensor = Tensor();  // one copy of the weights at a time
   }
   stop_tokens_ = read_stop_tokens(folder_, tokenizer_);

@@ -4,6 +4,9 @@
 #include <map>
 #include <optional>
 
+#include "engine/serving_graph.h"
+#include "models/sharding.h"
+
 namespace vertebra {
 namespace {
 
@@ -75,6 +78,8 @@ struct Engine::Impl {
   Impl(Backend& backend, const Model& model_in, const BufferSet& parameters, EngineOptions options_in)
       : model(model_in), options(options_in), shape(serving_shape(model_in, options_in)) {
     if (options.context_length == 0) options.context_length = model.shape().context_length;
+    shape.mesh = backend.mesh();
+    check_model_fits(model, shape.mesh);
     executable.emplace(backend, build_serving_step(model, shape), buffers, &parameters);
     for (int64_t i = shape.pages; i-- > 0;) free_pages.push_back(static_cast<int32_t>(i));
     for (int64_t i = shape.requests; i-- > 0;) free_slots.push_back(static_cast<int>(i));

@@ -2,6 +2,7 @@
 
 #include <map>
 
+#include "models/sharding.h"
 #include "ops/ops.h"
 
 namespace vertebra {
@@ -13,9 +14,13 @@ constexpr uint8_t kTokenSymbol = 1, kSampledSymbol = 2;
 class ServingContext final : public ModelContext {
  public:
   ServingContext(Graph& graph, const Model& model, const ServingShape& shape, Value requests, Value positions)
-      : ModelContext(graph, shape.compute), requests_(requests), positions_(positions) {
+      : ModelContext(graph, shape.compute),
+        requests_(requests),
+        positions_(positions),
+        cache_sharding_(cache_sharding(shape.mesh)) {
     for (const ParameterSpec& spec : model.parameters()) {
-      parameters_[spec.name] = graph.parameter(spec.name, {DType::kF32, spec.shape});
+      parameters_[spec.name] =
+          graph.parameter(spec.name, {DType::kF32, spec.shape}, parameter_sharding(spec, shape.mesh));
     }
     page_table_ =
         graph.parameter(serving::kPageTable, {DType::kI32, {shape.requests, shape.pages_per_request}});
@@ -32,8 +37,8 @@ class ServingContext final : public ModelContext {
   Value attend(int layer, Value q, Value k, Value v) override {
     const std::string k_name = fmt::format("engine/k_cache/{}", layer),
                       v_name = fmt::format("engine/v_cache/{}", layer);
-    const Value k_cache = graph().parameter(k_name, cache_type_),
-                v_cache = graph().parameter(v_name, cache_type_);
+    const Value k_cache = graph().parameter(k_name, cache_type_, cache_sharding_),
+                v_cache = graph().parameter(v_name, cache_type_, cache_sharding_);
     const PagedAttentionResult result =
         paged_attention(q, k, v, k_cache, v_cache, page_table_, requests_, positions_);
     graph().add_output(k_name, result.k_cache, k_cache);
@@ -44,6 +49,7 @@ class ServingContext final : public ModelContext {
  private:
   Value requests_, positions_, page_table_;
   TensorType cache_type_;
+  Sharding cache_sharding_;
   std::map<std::string, Value, std::less<>> parameters_;
 };
 

@@ -14,6 +14,7 @@ struct ServingShape {
   int64_t pages = 64;  // P
   int64_t page_size = 64;
   DType compute = DType::kF32;
+  Mesh mesh;  // of the backend
 };
 
 namespace serving {

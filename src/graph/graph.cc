@@ -131,10 +131,10 @@ Node& Graph::append(const OpDef& op, std::vector<Value> operands, Attrs attrs,
   return *nodes_.back();
 }
 
-Value Graph::parameter(std::string name, TensorType type) {
+Value Graph::parameter(std::string name, TensorType type, Sharding sharding) {
   require(input_index(name) < 0, "the graph already has an input named '{}'", name);
   Node& node = append(kParameter, {}, {{"name", name}}, {type});
-  inputs_.push_back({std::move(name), {&node, 0}});
+  inputs_.push_back({std::move(name), {&node, 0}, std::move(sharding)});
   return {&node, 0};
 }
 
@@ -160,7 +160,7 @@ std::vector<Value> Graph::add_node(const OpDef& op, std::vector<Value> operands,
   return out;
 }
 
-void Graph::add_output(std::string name, Value value, Value donated_input) {
+void Graph::add_output(std::string name, Value value, Value donated_input, Sharding sharding) {
   VERTEBRA_CHECK(value.defined() && value.node->graph == this,
                  "an output is none or belongs to another graph");
   require(output_index(name) < 0, "the graph already has an output named '{}'", name);
@@ -177,8 +177,16 @@ void Graph::add_output(std::string name, Value value, Value donated_input) {
       require(output.donated_input != donated, "input '{}' is donated twice",
               inputs_[static_cast<size_t>(donated)].name);
     }
+    sharding = inputs_[static_cast<size_t>(donated)].sharding;
   }
-  outputs_.push_back({std::move(name), value, donated});
+  outputs_.push_back({std::move(name), value, donated, std::move(sharding)});
+}
+
+void Graph::copy_shardings(const Graph& source) {
+  VERTEBRA_CHECK(inputs_.size() >= source.inputs_.size() && outputs_.size() == source.outputs_.size(),
+                 "a pass lost inputs or outputs");
+  for (size_t i = 0; i < source.inputs_.size(); ++i) inputs_[i].sharding = source.inputs_[i].sharding;
+  for (size_t i = 0; i < source.outputs_.size(); ++i) outputs_[i].sharding = source.outputs_[i].sharding;
 }
 
 int Graph::input_index(std::string_view name) const {

@@ -10,6 +10,7 @@
 #include <variant>
 #include <vector>
 
+#include "graph/sharding.h"
 #include "tensor/shape.h"
 #include "tensor/tensor.h"
 
@@ -85,8 +86,9 @@ class Graph {
   Graph(Graph&& other) noexcept;
   Graph& operator=(Graph&& other) noexcept;
 
-  // A graph input. Names are unique within the inputs; invalid_argument otherwise.
-  Value parameter(std::string name, TensorType type);
+  // A graph input. Names are unique within the inputs; invalid_argument otherwise. `sharding`: how it lies on
+  // a mesh of devices.
+  Value parameter(std::string name, TensorType type, Sharding sharding = {});
   Value constant(Tensor value);
 
   // Appends a node: infers the result types (an error names the op, the operands' types and the
@@ -94,17 +96,22 @@ class Graph {
   std::vector<Value> add_node(const OpDef& op, std::vector<Value> operands, Attrs attrs = {});
 
   // Declares an output. With `donated_input`, the output takes over that input's buffer: the types
-  // must be equal, and an input may be donated once.
-  void add_output(std::string name, Value value, Value donated_input = {});
+  // must be equal, and an input may be donated once; the output then lies on a mesh as the input does, and
+  // else as `sharding` says.
+  void add_output(std::string name, Value value, Value donated_input = {}, Sharding sharding = {});
+  // For passes: inputs and outputs lie as those of the same position in `source`.
+  void copy_shardings(const Graph& source);
 
   struct Input {
     std::string name;
     Value value;
+    Sharding sharding;
   };
   struct Output {
     std::string name;
     Value value;
     int donated_input = -1;  // index into inputs(), or -1
+    Sharding sharding;
   };
   const std::vector<Input>& inputs() const { return inputs_; }
   const std::vector<Output>& outputs() const { return outputs_; }
@@ -183,6 +190,7 @@ Graph rebuild(const Graph& source, bool only_live, Rewrite&& rewrite) {
         output.donated_input < 0 ? Value{} : target.inputs()[static_cast<size_t>(output.donated_input)].value;
     target.add_output(output.name, translate(output.value), donated);
   }
+  target.copy_shardings(source);
   return target;
 }
 

@@ -36,7 +36,8 @@ void upload_batch(const Batch& batch, BufferSet& buffers) {
 LossEvaluator::LossEvaluator(Backend& backend, const Model& model, const BufferSet& parameters, int64_t rows,
                              int64_t length, DType compute, std::span<const int32_t> token_bytes)
     : token_bytes_(token_bytes),
-      executable_(backend, build_evaluation(model, rows, length, compute), buffers_, &parameters) {}
+      executable_(backend, build_evaluation(model, rows, length, compute, backend.mesh()), buffers_,
+                  &parameters) {}
 
 LossSummary LossEvaluator::run(const BatchSequence& batches) {
   LossSummary out;

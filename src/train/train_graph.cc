@@ -3,6 +3,7 @@
 #include <limits>
 #include <map>
 
+#include "models/sharding.h"
 #include "transforms/autodiff.h"
 #include "transforms/passes.h"
 
@@ -13,19 +14,21 @@ struct Batch {
   Value tokens, labels, segments, positions;  // [B, T] each
 };
 
-Batch batch_inputs(Graph& graph, int64_t rows, int64_t length) {
+Batch batch_inputs(Graph& graph, int64_t rows, int64_t length, const Sharding& sharding) {
   const TensorType type{DType::kI32, {rows, length}};
-  return {graph.parameter(inputs::kTokens, type), graph.parameter(inputs::kLabels, type),
-          graph.parameter(inputs::kSegments, type), graph.parameter(inputs::kPositions, type)};
+  return {graph.parameter(inputs::kTokens, type, sharding), graph.parameter(inputs::kLabels, type, sharding),
+          graph.parameter(inputs::kSegments, type, sharding),
+          graph.parameter(inputs::kPositions, type, sharding)};
 }
 
 // Parameters as graph inputs; dense causal attention within the documents of a row.
 class TrainingContext final : public ModelContext {
  public:
-  TrainingContext(Graph& graph, const Model& model, DType compute, const Batch& batch)
+  TrainingContext(Graph& graph, const Model& model, DType compute, const Batch& batch, const Mesh& mesh)
       : ModelContext(graph, compute), segments_(batch.segments) {
     for (const ParameterSpec& spec : model.parameters()) {
-      parameters_[spec.name] = graph.parameter(spec.name, {DType::kF32, spec.shape});
+      parameters_[spec.name] =
+          graph.parameter(spec.name, {DType::kF32, spec.shape}, parameter_sharding(spec, mesh));
     }
   }
 
@@ -58,8 +61,8 @@ Value token_losses(const Model& model, TrainingContext& context, const Batch& ba
 // Adds the forward and backward pass; returns the gradients of `loss_scale` times the summed loss.
 std::vector<Value> add_loss_and_gradients(Graph& graph, const Model& model,
                                           const TrainGraphOptions& options) {
-  const Batch batch = batch_inputs(graph, options.rows, options.length);
-  TrainingContext context(graph, model, options.compute, batch);
+  const Batch batch = batch_inputs(graph, options.rows, options.length, batch_sharding(options.mesh));
+  TrainingContext context(graph, model, options.compute, batch, options.mesh);
   const Value scale = graph.parameter(inputs::kLossScale, {DType::kF32, {}});
   const Value loss = reduce_sum(token_losses(model, context, batch), {0});
   graph.add_output(outputs::kLoss, loss);
@@ -96,7 +99,7 @@ void add_update(Graph& graph, const Model& model, const TrainGraphOptions& optio
     const ParameterSpec& spec = model.parameters()[i];
     const Value parameter = graph.inputs()[static_cast<size_t>(graph.input_index(spec.name))].value;
     const auto state = [&](const std::string& name) {
-      return graph.parameter(name, {DType::kF32, spec.shape});
+      return graph.parameter(name, {DType::kF32, spec.shape}, parameter_sharding(spec, options.mesh));
     };
     if (uses_muon(spec, optimizer)) {
       const Shape shape = spec.shape;
@@ -133,16 +136,18 @@ Graph finish(Graph graph, const TrainGraphOptions& options) {
 
 std::string gradient_name(const std::string& parameter) { return "gradient/" + parameter; }
 
-std::vector<StateSpec> optimizer_state(const Model& model, const OptimizerOptions& options) {
+std::vector<StateSpec> optimizer_state(const Model& model, const OptimizerOptions& options,
+                                       const Mesh& mesh) {
   require(options.kind == "adamw" || options.kind == "muon", "optimizer '{}' is unknown; adamw and muon are",
           options.kind);
   std::vector<StateSpec> out;
   for (const ParameterSpec& spec : model.parameters()) {
+    const Sharding sharding = parameter_sharding(spec, mesh);
     if (uses_muon(spec, options)) {
-      out.push_back({"momentum/" + spec.name, spec.shape});
+      out.push_back({"momentum/" + spec.name, spec.shape, sharding});
     } else {
-      out.push_back({"m/" + spec.name, spec.shape});
-      out.push_back({"v/" + spec.name, spec.shape});
+      out.push_back({"m/" + spec.name, spec.shape, sharding});
+      out.push_back({"v/" + spec.name, spec.shape, sharding});
     }
   }
   return out;
@@ -159,7 +164,8 @@ Graph build_accumulation_step(const Model& model, const TrainGraphOptions& optio
   const std::vector<Value> fresh = add_loss_and_gradients(graph, model, options);
   for (size_t i = 0; i < fresh.size(); ++i) {
     const std::string name = gradient_name(model.parameters()[i].name);
-    const Value sum = graph.parameter(name, fresh[i].type());
+    const Value sum =
+        graph.parameter(name, fresh[i].type(), parameter_sharding(model.parameters()[i], options.mesh));
     graph.add_output(name, add(sum, fresh[i]), sum);
   }
   return finish(std::move(graph), options);
@@ -168,9 +174,12 @@ Graph build_accumulation_step(const Model& model, const TrainGraphOptions& optio
 Graph build_update_step(const Model& model, const TrainGraphOptions& options) {
   Graph graph;
   std::vector<Value> sums;
-  for (const ParameterSpec& spec : model.parameters()) graph.parameter(spec.name, {DType::kF32, spec.shape});
-  for (const ParameterSpec& spec : model.parameters()) {
-    sums.push_back(graph.parameter(gradient_name(spec.name), {DType::kF32, spec.shape}));
+  for (const bool gradient : {false, true}) {
+    for (const ParameterSpec& spec : model.parameters()) {
+      const Value input = graph.parameter(gradient ? gradient_name(spec.name) : spec.name,
+                                          {DType::kF32, spec.shape}, parameter_sharding(spec, options.mesh));
+      if (gradient) sums.push_back(input);
+    }
   }
   add_update(graph, model, options, sums);
   for (size_t i = 0; i < sums.size(); ++i) {
@@ -179,11 +188,15 @@ Graph build_update_step(const Model& model, const TrainGraphOptions& options) {
   return graph;
 }
 
-Graph build_evaluation(const Model& model, int64_t rows, int64_t length, DType compute) {
+Graph build_evaluation(const Model& model, int64_t rows, int64_t length, DType compute, const Mesh& mesh) {
   Graph graph;
-  const Batch batch = batch_inputs(graph, rows, length);
-  TrainingContext context(graph, model, compute, batch);
-  graph.add_output(outputs::kTokenLoss, reshape(token_losses(model, context, batch), {rows, length}));
+  // A few rows, as questions come, are computed by every device.
+  const bool divides = rows % (mesh.data * mesh.fsdp) == 0;
+  const Sharding sharding = divides ? batch_sharding(mesh) : Sharding{};
+  const Batch batch = batch_inputs(graph, rows, length, sharding);
+  TrainingContext context(graph, model, compute, batch, mesh);
+  graph.add_output(outputs::kTokenLoss, reshape(token_losses(model, context, batch), {rows, length}), {},
+                   sharding);
   return graph;
 }
 

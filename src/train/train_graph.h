@@ -26,14 +26,17 @@ struct TrainGraphOptions {
   bool rematerialize = false;
   double clip_norm = 1;  // 0: no clipping
   OptimizerOptions optimizer;
+  Mesh mesh;  // of the backend: inputs and outputs carry their shardings on it
 };
 
 // Optimizer state, all f32: names "m/NAME", "v/NAME" (AdamW), "momentum/NAME" (Muon); zero at the start.
 struct StateSpec {
   std::string name;
   Shape shape;
+  Sharding sharding;
 };
-std::vector<StateSpec> optimizer_state(const Model& model, const OptimizerOptions& options);
+std::vector<StateSpec> optimizer_state(const Model& model, const OptimizerOptions& options,
+                                       const Mesh& mesh = {});
 
 // Inputs of the training graphs, by name: every parameter and state under its name (donated to the output of
 // that name), the batch, and scalars.
@@ -64,6 +67,7 @@ Graph build_accumulation_step(const Model& model, const TrainGraphOptions& optio
 // accumulated gradients -> updated parameters and state; accumulators come back as zeros.
 Graph build_update_step(const Model& model, const TrainGraphOptions& options);
 // batch -> loss of every token.
-Graph build_evaluation(const Model& model, int64_t rows, int64_t length, DType compute);
+Graph build_evaluation(const Model& model, int64_t rows, int64_t length, DType compute,
+                       const Mesh& mesh = {});
 
 }  // namespace vertebra

@@ -13,6 +13,7 @@
 #include "base/log.h"
 #include "base/progress.h"
 #include "formats/checkpoint.h"
+#include "models/sharding.h"
 
 namespace vertebra {
 namespace {
@@ -101,7 +102,8 @@ struct Trainer::Impl {
 
   Impl(Backend& backend_in, const Model& model_in, TrainerOptions options_in, TrainerInputs inputs_in)
       : backend(backend_in), model(model_in), options(std::move(options_in)), inputs(std::move(inputs_in)) {
-    states = optimizer_state(model, options.graph.optimizer);
+    options.graph.mesh = backend.mesh();
+    states = optimizer_state(model, options.graph.optimizer, options.graph.mesh);
   }
 
   void compile() {
@@ -127,10 +129,10 @@ struct Trainer::Impl {
       require(value.type() == TensorType{DType::kF32, spec.shape},
               "parameter '{}' starts as {}, {} was wanted", spec.name, value.type().to_string(),
               TensorType{DType::kF32, spec.shape}.to_string());
-      parameters.set(spec.name, backend.upload(value));
+      parameters.set(spec.name, backend.upload_sharded(value, parameter_sharding(spec, options.graph.mesh)));
     }
     for (const StateSpec& spec : states)
-      buffers.set(spec.name, backend.upload(Tensor::zeros({DType::kF32, spec.shape})));
+      buffers.set(spec.name, backend.upload_sharded(Tensor::zeros({DType::kF32, spec.shape}), spec.sharding));
     std::filesystem::remove(metrics_path());
   }
 
@@ -147,15 +149,17 @@ struct Trainer::Impl {
     }
     std::map<std::string, Tensor> tensors;
     for (const auto& [name, tensor] : checkpoint->tensors) tensors[name] = tensor;
-    const auto take = [&](BufferSet& into, const std::string& name, const Shape& shape) {
+    const auto take = [&](BufferSet& into, const std::string& name, const Shape& shape,
+                          const Sharding& sharding) {
       const auto it = tensors.find(name);
       require(it != tensors.end(), Code::kDataLoss, "the checkpoint in {} lacks '{}'", source, name);
       require(it->second.type() == TensorType{DType::kF32, shape}, Code::kDataLoss,
               "the checkpoint in {} has '{}' as {}", source, name, it->second.type().to_string());
-      into.set(name, backend.upload(it->second));
+      into.set(name, backend.upload_sharded(it->second, sharding));
     };
-    for (const ParameterSpec& spec : model.parameters()) take(parameters, spec.name, spec.shape);
-    for (const StateSpec& spec : states) take(buffers, spec.name, spec.shape);
+    for (const ParameterSpec& spec : model.parameters())
+      take(parameters, spec.name, spec.shape, parameter_sharding(spec, options.graph.mesh));
+    for (const StateSpec& spec : states) take(buffers, spec.name, spec.shape, spec.sharding);
     step = checkpoint->step;
     skipped = json_get<int64_t>(state, "skipped", source);
     skipped_in_a_row = json_get<int64_t>(state, "skipped_in_a_row", source);
@@ -274,6 +278,9 @@ Trainer::Trainer(Backend& backend, const Model& model, TrainerOptions options, T
           impl_->options.schedule.steps);
   require(impl_->options.accumulation >= 1, "accumulation is {}, at least 1 was wanted",
           impl_->options.accumulation);
+  const Mesh& mesh = impl_->options.graph.mesh;
+  check_model_fits(model, mesh);
+  check_rows_fit(impl_->options.graph.rows, mesh, "rows");
 }
 
 Trainer::~Trainer() = default;

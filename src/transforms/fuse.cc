@@ -93,6 +93,7 @@ Graph merge_losses(const Graph& graph) {
         output.donated_input < 0 ? Value{} : target.inputs()[static_cast<size_t>(output.donated_input)].value;
     target.add_output(output.name, translate(output.value), donated);
   }
+  target.copy_shardings(graph);
   return target;
 }
 

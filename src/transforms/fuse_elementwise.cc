@@ -48,6 +48,7 @@ class Fuser {
                                 : target_.inputs()[static_cast<size_t>(output.donated_input)].value;
       target_.add_output(output.name, translate(output.value), donated);
     }
+    target_.copy_shardings(graph_);
     return std::move(target_);
   }
 

@@ -86,6 +86,7 @@ Graph rematerialize(const Graph& graph) {
         output.donated_input < 0 ? Value{} : target.inputs()[static_cast<size_t>(output.donated_input)].value;
     target.add_output(output.name, value_in(mapped, output.value), donated);
   }
+  target.copy_shardings(graph);
   return target;
 }
 

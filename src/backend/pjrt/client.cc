@@ -1,5 +1,6 @@
 #include "backend/pjrt/client.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "base/error.h"
@@ -33,7 +34,7 @@ ElementType element_type(DType dtype) {
   return ElementType::kInvalid;
 }
 
-Client::Client(std::shared_ptr<Plugin> plugin) : plugin_(std::move(plugin)) {
+Client::Client(std::shared_ptr<Plugin> plugin, int64_t devices) : plugin_(std::move(plugin)) {
   std::vector<NamedValue> options;
   for (const CreateOption& option : plugin_->vendor().create_options) {
     NamedValue value = {};
@@ -41,7 +42,7 @@ Client::Client(std::shared_ptr<Plugin> plugin) : plugin_(std::move(plugin)) {
     value.name = option.name.data();
     value.name_size = option.name.size();
     value.type = NamedValue::kInt64;
-    value.int64_value = option.value;
+    value.int64_value = option.counts_devices ? std::max(devices, option.value) : option.value;
     value.value_size = 1;
     options.push_back(value);
   }

@@ -23,7 +23,8 @@ ElementType element_type(DType dtype);
 
 class Client {
  public:
-  explicit Client(std::shared_ptr<Plugin> plugin);
+  // `devices`: as many are needed; of use where the host pretends to be any number (vendors.h).
+  explicit Client(std::shared_ptr<Plugin> plugin, int64_t devices = 1);
   ~Client();
   Client(const Client&) = delete;
   Client& operator=(const Client&) = delete;

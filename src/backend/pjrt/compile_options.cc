@@ -23,22 +23,29 @@ void add_message(std::string& out, int field, const std::string& message) {
 
 }  // namespace
 
-// CompileOptionsProto.executable_build_options (3) {num_replicas (4), num_partitions (5), device_assignment
-// (9) {replica_count (1), computation_count (2), computation_devices (3) {replica_device_ids (1)}}}. Replicas
-// or partitions left out would be zero, which aborts the process.
-std::string compile_options(int device_id) {
+// CompileOptionsProto.executable_build_options (3) {num_replicas (4), num_partitions (5),
+// use_spmd_partitioning (6), device_assignment (9) {replica_count (1), computation_count (2),
+// computation_devices (3) {replica_device_ids (1)}}, use_shardy_partitioner (19)}. Replicas or partitions
+// left out would be zero, which aborts the process.
+std::string compile_options(std::span<const int> device_ids, Partitioner partitioner) {
+  const bool several = device_ids.size() > 1;
   std::string build;
   add_number(build, 4, 1);
-  add_number(build, 5, 1);
-  if (device_id != 0) {
-    std::string ids, computation, assignment;
-    add_varint(ids, static_cast<uint64_t>(device_id));
-    add_message(computation, 1, ids);  // packed
+  add_number(build, 5, device_ids.size());
+  if (several) add_number(build, 6, 1);
+  if (several || device_ids[0] != 0) {
+    std::string assignment;
     add_number(assignment, 1, 1);
-    add_number(assignment, 2, 1);
-    add_message(assignment, 3, computation);
+    add_number(assignment, 2, device_ids.size());
+    for (const int id : device_ids) {
+      std::string ids, computation;
+      add_varint(ids, static_cast<uint64_t>(id));
+      add_message(computation, 1, ids);  // packed
+      add_message(assignment, 3, computation);
+    }
     add_message(build, 9, assignment);
   }
+  if (several && partitioner == Partitioner::kShardy) add_number(build, 19, 1);
   std::string out;
   add_message(out, 3, build);
   return out;

@@ -77,10 +77,10 @@ std::string LoadedExecutable::serialize() const {
   return out;
 }
 
-Compiler::Compiler(std::shared_ptr<Client> client, size_t device_index, std::filesystem::path cache)
-    : client_(std::move(client)), cache_(std::move(cache)) {
-  const DeviceDescription& device = client_->devices().at(device_index);
-  options_ = compile_options(device.id);
+Compiler::Compiler(const DeviceMesh& mesh, std::filesystem::path cache)
+    : client_(mesh.client), cache_(std::move(cache)), mesh_(mesh.mesh) {
+  const DeviceDescription& device = client_->devices().at(mesh.devices.at(0));
+  options_ = compile_options(mesh.ids(), client_->plugin().vendor().partitioner);
   const char* flags = std::getenv("XLA_FLAGS");
   // The file itself: two versions of a plugin may report the same fingerprint, and one loads the other's
   // executables and computes garbage.
@@ -90,7 +90,7 @@ Compiler::Compiler(std::shared_ptr<Client> client, size_t device_index, std::fil
 }
 
 std::unique_ptr<LoadedExecutable> Compiler::compile(const std::string& module) {
-  verify_stablehlo(module, client_->plugin().vendor());
+  verify_stablehlo(module, client_->plugin().vendor(), mesh_);
   const std::string key = sha256_hex(environment_ + module);
   if (auto cached = load_cached(key)) return cached;
   std::unique_ptr<LoadedExecutable> out = compile_anew(module);

@@ -4,7 +4,7 @@
 #include <memory>
 #include <string>
 
-#include "backend/pjrt/client.h"
+#include "backend/pjrt/device_mesh.h"
 #include "backend/pjrt/executable_cache.h"
 
 namespace vertebra::pjrt {
@@ -33,7 +33,7 @@ class LoadedExecutable {
 
 class Compiler {
  public:
-  Compiler(std::shared_ptr<Client> client, size_t device_index, std::filesystem::path cache);
+  Compiler(const DeviceMesh& mesh, std::filesystem::path cache);
   // Throws invalid_argument or unimplemented when the module does not pass the verifier or the plugin's
   // compiler.
   std::unique_ptr<LoadedExecutable> compile(const std::string& module);
@@ -43,6 +43,7 @@ class Compiler {
   std::unique_ptr<LoadedExecutable> compile_anew(const std::string& module);
   std::shared_ptr<Client> client_;
   ExecutableCache cache_;
+  Mesh mesh_;
   std::string options_;
   std::string environment_;  // everything but the module that an executable depends on
 };

@@ -38,6 +38,7 @@ class Padder {
                                 : target_.inputs()[static_cast<size_t>(output.donated_input)].value;
       target_.add_output(output.name, translate(output.value), donated);
     }
+    target_.copy_shardings(source_);
     return std::move(target_);
   }
 

@@ -1,28 +1,64 @@
 #include "backend/pjrt/pjrt_buffer.h"
 
+#include <set>
+
 #include "backend/bounded_types.h"
 #include "backend/pjrt/bounded_shapes.h"
+#include "backend/pjrt/shards.h"
 #include "base/error.h"
 
 namespace vertebra::pjrt {
 
-PjrtBuffer::PjrtBuffer(std::shared_ptr<Client> client, DeviceHandle* device, const TensorType& declared)
-    : client_(std::move(client)),
-      device_(device),
+PjrtBuffer::PjrtBuffer(std::shared_ptr<const DeviceMesh> mesh, const TensorType& declared,
+                       const Sharding& sharding)
+    : mesh_(std::move(mesh)),
       declared_(declared),
       type_(at_bounds(declared)),
-      padded_(type_) {}
+      padded_(type_),
+      sharding_(on_mesh(sharding, mesh_->mesh)) {
+  shard_shape(declared.shape, sharding_, mesh_->mesh, "a buffer of type " + declared.to_string());
+}
+
+TensorType PjrtBuffer::part_type(const TensorType& whole) const {
+  return {whole.dtype, shard_shape(whole.shape, sharding_, mesh_->mesh, "a buffer")};
+}
 
 Tensor PjrtBuffer::to_host() const {
   require(!given_up_, Code::kFailedPrecondition,
           "a buffer of type {} is read after an output took over its content", type_.to_string());
-  if (!memory_.defined()) return Tensor::zeros(type_);
-  return resized(memory_.start_download(padded_)->wait(), type_.shape);
+  if (parts_.empty()) return Tensor::zeros(type_);
+  return resized(download(), type_.shape);
 }
 
 std::unique_ptr<PendingTensor> PjrtBuffer::read() const {
-  if (given_up_ || !memory_.defined() || padded_ != type_) return Buffer::read();
-  return memory_.start_download(padded_);
+  if (given_up_ || parts_.empty() || padded_ != type_ || !sharding_.is_replicated()) return Buffer::read();
+  return parts_[0].start_download(padded_);
+}
+
+Tensor PjrtBuffer::download() const {
+  if (sharding_.is_replicated()) return parts_[0].start_download(padded_)->wait();
+  const TensorType part = part_type(padded_);
+  Tensor whole(padded_);
+  std::vector<std::pair<std::vector<int64_t>, std::unique_ptr<Download>>> copies;
+  std::set<std::vector<int64_t>> seen;  // the same part may lie on several devices
+  for (size_t i = 0; i < parts_.size(); ++i) {
+    const std::vector<int64_t> start =
+        shard_start(padded_.shape, sharding_, mesh_->mesh, static_cast<int64_t>(i));
+    if (seen.insert(start).second) copies.emplace_back(start, parts_[i].start_download(part));
+  }
+  for (const auto& [start, copy] : copies) put_part(whole, start, copy->wait());
+  return whole;
+}
+
+std::vector<DeviceBuffer> PjrtBuffer::upload(const Tensor& padded) const {
+  const Shape part = part_type(padded.type()).shape;
+  std::vector<DeviceBuffer> out;
+  for (size_t i = 0; i < mesh_->size(); ++i) {
+    const std::vector<int64_t> start =
+        shard_start(padded.shape(), sharding_, mesh_->mesh, static_cast<int64_t>(i));
+    out.push_back(DeviceBuffer::upload(mesh_->client, mesh_->device(i), take_part(padded, start, part)));
+  }
+  return out;
 }
 
 void PjrtBuffer::copy_from(const Tensor& host) {
@@ -30,34 +66,35 @@ void PjrtBuffer::copy_from(const Tensor& host) {
           host.type().to_string(), declared_.to_string());
   const TensorType actual = at_bounds(host.type());
   const TensorType padded = padded_type(actual, declared_);
-  memory_ = DeviceBuffer::upload(client_, device_, resized(host, padded.shape));
+  parts_ = upload(resized(host, padded.shape));
   type_ = actual;
   padded_ = padded;
   given_up_ = false;
 }
 
-BufferHandle* PjrtBuffer::input(const TensorType& padded) {
+const std::vector<DeviceBuffer>& PjrtBuffer::input(const TensorType& padded) {
   require(!given_up_, Code::kFailedPrecondition,
           "a buffer of type {} is used after an output took over its content", type_.to_string());
-  if (!memory_.defined()) {
-    memory_ = DeviceBuffer::upload(client_, device_, Tensor::zeros(padded));
+  if (parts_.empty()) {
+    parts_ = upload(Tensor::zeros(padded));
     padded_ = padded;
   } else if (padded_ != padded) {
-    memory_ = DeviceBuffer::upload(client_, device_, resized(to_host(), padded.shape));
+    parts_ = upload(resized(to_host(), padded.shape));
     padded_ = padded;
   }
-  return memory_.handle();
+  return parts_;
 }
 
-void PjrtBuffer::adopt(DeviceBuffer output, const TensorType& padded, const TensorType& actual) {
-  memory_ = std::move(output);
+void PjrtBuffer::adopt(std::vector<DeviceBuffer> outputs, const TensorType& padded,
+                       const TensorType& actual) {
+  parts_ = std::move(outputs);
   padded_ = padded;
   type_ = actual;
   given_up_ = false;
 }
 
 void PjrtBuffer::give_up() {
-  memory_ = DeviceBuffer();
+  parts_.clear();
   given_up_ = true;
 }
 

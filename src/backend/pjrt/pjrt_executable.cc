@@ -16,10 +16,10 @@ constexpr size_t kMostRunning = 2;
 
 }  // namespace
 
-PjrtExecutable::PjrtExecutable(std::shared_ptr<Client> client, size_t device_index,
-                               std::shared_ptr<Compiler> compiler, Graph graph)
-    : client_(std::move(client)),
-      device_index_(device_index),
+PjrtExecutable::PjrtExecutable(std::shared_ptr<const DeviceMesh> mesh, std::shared_ptr<Compiler> compiler,
+                               Graph graph)
+    : mesh_(std::move(mesh)),
+      client_(mesh_->client),
       compiler_(std::move(compiler)),
       graph_(std::move(graph)),
       symbols_(symbols_of(graph_)) {
@@ -56,7 +56,7 @@ std::string PjrtExecutable::print(const Sizes& padded, Variant& out) const {
   const Graph graph = pad_bounded(graph_, symbols_, padded);
   for (const auto& input : graph.inputs()) out.inputs.push_back(input.value.type());
   for (const auto& output : graph.outputs()) out.outputs.push_back(output.value.type());
-  return print_stablehlo(graph, client_->plugin().vendor());
+  return print_stablehlo(graph, client_->plugin().vendor(), mesh_->mesh);
 }
 
 void PjrtExecutable::run(std::span<Buffer* const> inputs, std::span<Buffer* const> outputs) {
@@ -66,34 +66,50 @@ void PjrtExecutable::run(std::span<Buffer* const> inputs, std::span<Buffer* cons
   for (size_t i = 0; i < symbols_.size(); ++i) padded.push_back(bucket_size(actual[i], symbols_[i].bound));
   const Variant& chosen = variant(padded);
 
-  std::vector<BufferHandle*> arguments;
-  for (size_t i = 0; i < in.size(); ++i) arguments.push_back(in[i]->input(chosen.inputs[i]));
-  for (const int64_t size : actual) arguments.push_back(size_scalar(size));
-  std::vector<BufferHandle*> results(out.size(), nullptr);
+  std::vector<std::vector<BufferHandle*>> arguments(mesh_->size());
+  const auto add_argument = [&](const std::vector<DeviceBuffer>& parts) {
+    for (size_t d = 0; d < parts.size(); ++d) arguments[d].push_back(parts[d].handle());
+  };
+  for (size_t i = 0; i < in.size(); ++i) add_argument(in[i]->input(chosen.inputs[i]));
+  for (const int64_t size : actual) add_argument(size_scalar(size));
   while (running_.size() >= kMostRunning) wait_for_oldest();
-
-  Padded<ExecuteOptions> options;
-  client_->plugin().set_size(options);
-  BufferHandle* const* argument_list = arguments.data();
-  BufferHandle** result_list = results.data();
-  EventHandle* done = nullptr;
-  ExecuteArgs args = {};
-  args.executable = chosen.executable->handle();
-  args.options = &options.value;
-  args.argument_lists = &argument_list;
-  args.num_devices = 1;
-  args.num_args = arguments.size();
-  args.output_lists = &result_list;
-  args.device_complete_events = &done;
-  client_->plugin().call(Slot::kLoadedExecutableExecute, args, "run the graph");
-  if (done != nullptr) running_.push_back(done);
+  const std::vector<std::vector<BufferHandle*>> results = execute(chosen, arguments);
 
   for (size_t i = 0; i < in.size(); ++i) {
     if (given_up_[i]) in[i]->give_up();
   }
-  for (size_t j = 0; j < out.size(); ++j)
-    out[j]->adopt(DeviceBuffer(client_, results[j]), chosen.outputs[j],
-                  actual_type(graph_.outputs()[j].value.type(), actual));
+  for (size_t j = 0; j < out.size(); ++j) {
+    std::vector<DeviceBuffer> parts;
+    for (const auto& of_device : results) parts.emplace_back(client_, of_device[j]);
+    out[j]->adopt(std::move(parts), chosen.outputs[j], actual_type(graph_.outputs()[j].value.type(), actual));
+  }
+}
+
+std::vector<std::vector<BufferHandle*>> PjrtExecutable::execute(
+    const Variant& chosen, const std::vector<std::vector<BufferHandle*>>& arguments) {
+  const size_t devices = arguments.size();
+  std::vector<std::vector<BufferHandle*>> results(devices,
+                                                  std::vector<BufferHandle*>(chosen.outputs.size(), nullptr));
+  std::vector<BufferHandle* const*> argument_lists;
+  std::vector<BufferHandle**> result_lists;
+  std::vector<EventHandle*> done(devices, nullptr);
+  for (size_t d = 0; d < devices; ++d) {
+    argument_lists.push_back(arguments[d].data());
+    result_lists.push_back(results[d].data());
+  }
+  Padded<ExecuteOptions> options;
+  client_->plugin().set_size(options);
+  ExecuteArgs args = {};
+  args.executable = chosen.executable->handle();
+  args.options = &options.value;
+  args.argument_lists = argument_lists.data();
+  args.num_devices = devices;
+  args.num_args = arguments[0].size();
+  args.output_lists = result_lists.data();
+  args.device_complete_events = done.data();
+  client_->plugin().call(Slot::kLoadedExecutableExecute, args, "run the graph");
+  running_.push_back(std::move(done));
+  return results;
 }
 
 std::vector<PjrtBuffer*> PjrtExecutable::check_inputs(std::span<Buffer* const> inputs, Sizes& actual) const {
@@ -110,6 +126,7 @@ std::vector<PjrtBuffer*> PjrtExecutable::check_inputs(std::span<Buffer* const> i
     const TensorType& wanted = declared[i].value.type();
     require(fits(buffer->type(), wanted), "input '{}' has type {}, the graph wants {}", declared[i].name,
             buffer->type().to_string(), wanted.to_string());
+    check_placed(*buffer, declared[i].sharding, "input", declared[i].name);
     bind_symbols(i, buffer->type(), actual, bound_by);
     const auto [it, is_new] = seen.emplace(buffer, i);
     require(is_new || (!given_up_[i] && !given_up_[it->second]),
@@ -167,6 +184,7 @@ std::vector<PjrtBuffer*> PjrtExecutable::check_outputs(std::span<PjrtBuffer* con
             "output '{}' of type {} does not fit the buffer given for it: type {}, {} bytes",
             declared[j].name, type.to_string(), buffer->declared().to_string(),
             buffer->declared().size_bytes());
+    check_placed(*buffer, declared[j].sharding, "output", declared[j].name);
     if (const auto it = input_of.find(buffer); it != input_of.end()) {
       require(declared[j].donated_input == static_cast<int>(it->second),
               "output '{}' and input '{}' are given the same buffer, but the graph does not donate it",
@@ -180,19 +198,35 @@ std::vector<PjrtBuffer*> PjrtExecutable::check_outputs(std::span<PjrtBuffer* con
   return out;
 }
 
-// The sizes that occur are few; each is uploaded once.
-BufferHandle* PjrtExecutable::size_scalar(int64_t size) {
-  DeviceBuffer& kept = size_scalars_[size];
-  if (!kept.defined())
-    kept = DeviceBuffer::upload(client_, client_->device(device_index_),
-                                Tensor::scalar<int32_t>(static_cast<int32_t>(size)));
-  return kept.handle();
+void PjrtExecutable::check_placed(const PjrtBuffer& buffer, const Sharding& wanted, std::string_view role,
+                                  std::string_view name) const {
+  const Sharding effective = on_mesh(wanted, mesh_->mesh);
+  require(buffer.sharding() == effective, "{} '{}' lies on the mesh as {}, the graph wants {}", role, name,
+          buffer.sharding().to_string(), effective.to_string());
 }
 
+// The sizes that occur are few; each is uploaded once.
+const std::vector<DeviceBuffer>& PjrtExecutable::size_scalar(int64_t size) {
+  std::vector<DeviceBuffer>& kept = size_scalars_[size];
+  for (size_t d = kept.size(); d < mesh_->size(); ++d)
+    kept.push_back(
+        DeviceBuffer::upload(client_, mesh_->device(d), Tensor::scalar<int32_t>(static_cast<int32_t>(size))));
+  return kept;
+}
+
+// Of several errors the first is thrown, after all devices are done.
 void PjrtExecutable::wait_for_oldest() {
-  EventHandle* event = running_.front();
+  const std::vector<EventHandle*> events = std::move(running_.front());
   running_.pop_front();
-  client_->plugin().await(event, "run the graph");
+  std::exception_ptr first;
+  for (EventHandle* event : events) {
+    try {
+      client_->plugin().await(event, "run the graph");
+    } catch (const Error&) {  // kept, until the other events are awaited and freed
+      if (!first) first = std::current_exception();
+    }
+  }
+  if (first) std::rethrow_exception(first);
 }
 
 uint64_t PjrtExecutable::workspace_bytes() const {

@@ -18,8 +18,7 @@ namespace vertebra::pjrt {
 class PjrtExecutable final : public Executable {
  public:
   // The graph holds primitives only. Without bounded dimensions it is compiled now, otherwise when run.
-  PjrtExecutable(std::shared_ptr<Client> client, size_t device_index, std::shared_ptr<Compiler> compiler,
-                 Graph graph);
+  PjrtExecutable(std::shared_ptr<const DeviceMesh> mesh, std::shared_ptr<Compiler> compiler, Graph graph);
   ~PjrtExecutable() override;
 
   // Returns when the work is queued; an error on the device is thrown by the next run or by Buffer::to_host.
@@ -41,19 +40,24 @@ class PjrtExecutable final : public Executable {
   void bind_symbols(size_t input, const TensorType& type, Sizes& actual, std::vector<int>& bound_by) const;
   std::vector<PjrtBuffer*> check_outputs(std::span<PjrtBuffer* const> inputs,
                                          std::span<Buffer* const> outputs, const Sizes& actual) const;
+  void check_placed(const PjrtBuffer& buffer, const Sharding& wanted, std::string_view role,
+                    std::string_view name) const;
   TensorType actual_type(const TensorType& declared, const Sizes& actual) const;
-  BufferHandle* size_scalar(int64_t size);
+  const std::vector<DeviceBuffer>& size_scalar(int64_t size);
+  // Arguments and results by device; results come as handles to adopt.
+  std::vector<std::vector<BufferHandle*>> execute(const Variant& chosen,
+                                                  const std::vector<std::vector<BufferHandle*>>& arguments);
   void wait_for_oldest();
 
+  std::shared_ptr<const DeviceMesh> mesh_;
   std::shared_ptr<Client> client_;
-  size_t device_index_;
   std::shared_ptr<Compiler> compiler_;
   Graph graph_;
   std::vector<Symbol> symbols_;
   std::vector<bool> given_up_;  // by input: an output takes it over
   std::map<Sizes, Variant> variants_;
-  std::map<int64_t, DeviceBuffer> size_scalars_;
-  std::deque<EventHandle*> running_;  // completion of runs that were not waited for
+  std::map<int64_t, std::vector<DeviceBuffer>> size_scalars_;  // on every device
+  std::deque<std::vector<EventHandle*>> running_;  // completion, by device, of runs that were not waited for
 };
 
 }  // namespace vertebra::pjrt

@@ -1,6 +1,9 @@
 #include "backend/pjrt/stablehlo.h"
 
+#include <algorithm>
+
 #include "backend/pjrt/chip_rules.h"
+#include "backend/pjrt/sharding_text.h"
 #include "backend/pjrt/stablehlo_loop.h"
 #include "backend/pjrt/stablehlo_ops.h"
 #include "base/error.h"
@@ -28,22 +31,41 @@ std::string types_of(std::span<const TensorType> types) {
   return out;
 }
 
-std::string argument_attributes(const Graph& graph) {
+// One dictionary for each: its sharding on a mesh, and the output that takes it over.
+std::string argument_attributes(const Graph& graph, const Vendor& vendor, const Mesh& mesh) {
+  std::vector<std::string> donations(graph.inputs().size());
+  for (size_t j = 0; j < graph.outputs().size(); ++j) {
+    if (const int input = graph.outputs()[j].donated_input; input >= 0)
+      donations[static_cast<size_t>(input)] = fmt::format("tf.aliasing_output = {} : i32", j);
+  }
   std::string out;
   for (size_t i = 0; i < graph.inputs().size(); ++i) {
+    const auto& input = graph.inputs()[i];
     std::string attributes;
-    for (size_t j = 0; j < graph.outputs().size(); ++j) {
-      if (graph.outputs()[j].donated_input == static_cast<int>(i))
-        attributes = fmt::format("tf.aliasing_output = {} : i32", j);
-    }
-    out += fmt::format("{}{{{}}}", i == 0 ? "" : ", ", attributes);
+    if (mesh.devices() > 1)
+      attributes = sharding_attribute(input.sharding, input.value.shape().rank(), mesh, vendor.partitioner);
+    if (!attributes.empty() && !donations[i].empty()) attributes += ", ";
+    out += fmt::format("{}{{{}{}}}", i == 0 ? "" : ", ", attributes, donations[i]);
   }
   return out;
 }
 
+// Every result pinned: a partitioner gathers or cuts what is left open.
+std::string result_attributes(const Graph& graph, const Vendor& vendor, const Mesh& mesh) {
+  if (mesh.devices() == 1) return "";
+  std::string out;
+  for (const auto& output : graph.outputs()) {
+    out += fmt::format(
+        "{}{{{}}}", out.empty() ? "" : ", ",
+        sharding_attribute(output.sharding, output.value.shape().rank(), mesh, vendor.partitioner));
+  }
+  return fmt::format("res_attrs = [{}], ", out);
+}
+
 class Printer {
  public:
-  Printer(const Graph& graph, const Vendor& vendor) : graph_(graph), vendor_(vendor), emit_(body_) {
+  Printer(const Graph& graph, const Vendor& vendor, const Mesh& mesh)
+      : graph_(graph), vendor_(vendor), mesh_(mesh), emit_(body_) {
     values_.resize(graph.nodes().size());
     if (vendor.layers_as_loop) loops_ = find_loops(graph);
     loop_results_.resize(loops_.loops.size());
@@ -67,9 +89,11 @@ class Printer {
     }
     const std::string result_types = types_of(outputs);
     std::string out = "\"builtin.module\"() <{sym_name = \"vertebra\"}> ({\n";
+    if (mesh_.devices() > 1 && vendor_.partitioner == Partitioner::kShardy) out += mesh_operation(mesh_);
     out += fmt::format(
-        "\"func.func\"() <{{arg_attrs = [{}], function_type = ({}) -> ({}), sym_name = \"main\"}}> ({{\n",
-        argument_attributes(graph_), types_of(inputs), result_types);
+        "\"func.func\"() <{{arg_attrs = [{}], function_type = ({}) -> ({}), {}sym_name = \"main\"}}> ({{\n",
+        argument_attributes(graph_, vendor_, mesh_), types_of(inputs), result_types,
+        result_attributes(graph_, vendor_, mesh_));
     out += fmt::format("^bb0({}):\n{}  \"func.return\"({}) : ({}) -> ()\n", arguments, body_, results,
                        result_types);
     return out + "}) : () -> ()\n}) : () -> ()\n";
@@ -115,6 +139,7 @@ class Printer {
 
   const Graph& graph_;
   const Vendor& vendor_;
+  const Mesh& mesh_;
   std::string body_;
   HloEmitter emit_;
   std::vector<HloValue> values_;  // by node id; every primitive has one result
@@ -134,13 +159,13 @@ HloValue translate(HloEmitter& emit, const Node& node, std::span<const HloValue>
   return value;
 }
 
-std::string print_stablehlo(const Graph& graph, const Vendor& vendor) {
+std::string print_stablehlo(const Graph& graph, const Vendor& vendor, const Mesh& mesh) {
   for (const auto& node : graph.nodes()) {
     for (const TensorType& type : node->results)
       require(type.shape.is_static(), Code::kInternal,
               "a bounded dimension reached the printer: {} of type {}", node->op->name, type.to_string());
   }
-  return Printer(graph, vendor).print();
+  return Printer(graph, vendor, mesh).print();
 }
 
 }  // namespace vertebra::pjrt

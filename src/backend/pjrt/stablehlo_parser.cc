@@ -256,6 +256,23 @@ bool parse_list(std::string_view text, std::vector<int64_t>& out) {
   }
 }
 
+bool parse_dictionaries(std::string_view text,
+                        std::vector<std::vector<std::pair<std::string, std::string>>>& out) {
+  if (!text.starts_with("[") || !text.ends_with("]")) return false;
+  text = trimmed(text.substr(1, text.size() - 2));
+  while (!text.empty()) {
+    const size_t end = text.starts_with("{") ? end_of_value(text, 1, "}") : std::string_view::npos;
+    if (end == std::string_view::npos || !split_pairs(text.substr(1, end - 1), out.emplace_back()))
+      return false;
+    text = trimmed(text.substr(end + 1));
+    if (text.empty()) return true;
+    if (text[0] != ',') return false;
+    text = trimmed(text.substr(1));
+    if (text.empty()) return false;
+  }
+  return true;
+}
+
 bool parse_struct(std::string_view text, std::string_view name,
                   std::vector<std::pair<std::string, std::string>>& fields) {
   if (!text.starts_with(name) || !text.substr(name.size()).starts_with("<") || !text.ends_with(">"))

@@ -44,6 +44,9 @@ ParsedOperation parse_stablehlo(std::string_view text);
 
 // "array<i64: 1, 2>" or "[1, 2]"; false when the text is neither.
 bool parse_list(std::string_view text, std::vector<int64_t>& out);
+// "[{a = 1}, {}]" -> one list of fields for each; false when the text is none.
+bool parse_dictionaries(std::string_view text,
+                        std::vector<std::vector<std::pair<std::string, std::string>>>& out);
 // "name<a = 1, b = [2]>" -> its fields; false when the text does not begin with `name`.
 bool parse_struct(std::string_view text, std::string_view name,
                   std::vector<std::pair<std::string, std::string>>& fields);

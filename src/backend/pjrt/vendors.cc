@@ -80,9 +80,9 @@ std::vector<Vendor> make_table() {
                          "xla_plugins/xla_cpu_pjrt/xla_cpu_pjrt.so"},
        .system_files = {"/usr/lib/pjrt/pjrt_c_api_cpu_plugin.so", "/usr/local/lib/pjrt_c_api_cpu_plugin.so"},
        .environment_variables = {},
-       .environment = {},
+       .environment = {{"TF_CPP_MIN_LOG_LEVEL", "2"}},
        // Four pretended devices otherwise, which share the threads.
-       .create_options = {{"cpu_device_count", 1}},
+       .create_options = {{"cpu_device_count", 1, true}},
        .device_files = {},
        .native_bf16 = false,
        .chips = {}});

@@ -34,6 +34,7 @@ struct EnvironmentSetting {
 struct CreateOption {
   std::string_view name;
   int64_t value;
+  bool counts_devices = false;  // a larger mesh asks for as many devices as it has
 };
 
 enum class Partitioner { kShardy, kGspmd };

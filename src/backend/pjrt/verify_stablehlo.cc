@@ -8,6 +8,7 @@
 
 #include "backend/pjrt/chip_rules.h"
 #include "backend/pjrt/stablehlo_rules.h"
+#include "backend/pjrt/verify_sharding.h"
 #include "base/error.h"
 
 namespace vertebra::pjrt {
@@ -84,10 +85,18 @@ bool has_form(const std::string& text, AttributeForm form, const ParsedOperation
 
 class Verifier {
  public:
+  Verifier(const Vendor& vendor, const Mesh& mesh) : vendor_(vendor), mesh_(mesh) {}
+
   void module(const ParsedOperation& op) {
-    check(op.name == "builtin.module" && op.regions.size() == 1 && op.regions[0].operations.size() == 1, op,
-          "a module of one function is wanted");
-    const ParsedOperation& function = op.regions[0].operations[0];
+    const bool declares = mesh_.devices() > 1 && vendor_.partitioner == Partitioner::kShardy;
+    check(op.name == "builtin.module" && op.regions.size() == 1 &&
+              op.regions[0].operations.size() == (declares ? 2 : 1),
+          op, "a module of one function{} is wanted", declares ? " and a mesh" : "");
+    if (declares) {
+      const std::string wrong = wrong_mesh(op.regions[0].operations[0], mesh_);
+      check(wrong.empty(), op, "{}", wrong);
+    }
+    const ParsedOperation& function = op.regions[0].operations.back();
     check(function.name == "func.func" && function.regions.size() == 1, function, "a function is wanted");
     const std::string* name = function.attribute("sym_name");
     check(name != nullptr && *name == "\"main\"", function, "the function must be called main");
@@ -160,33 +169,61 @@ class Verifier {
     for (size_t i = 0; i < results; ++i) define(op, op.results[i], op.result_types[i]);
   }
 
-  // One dictionary per argument: empty, or a donation to an output.
-  void arguments(const ParsedOperation& function, const ParsedRegion& body) {
-    const std::string* text = function.attribute("arg_attrs");
-    check(text != nullptr && text->size() >= 2 && text->front() == '[', function, "arg_attrs are missing");
+  using Dictionary = std::vector<std::pair<std::string, std::string>>;
+
+  std::vector<Dictionary> dictionaries(const ParsedOperation& function, std::string_view attribute,
+                                       size_t values) const {
+    const std::string* text = function.attribute(attribute);
+    std::vector<Dictionary> out;
+    check(text != nullptr && parse_dictionaries(*text, out), function, "{} are missing or malformed",
+          attribute);
+    check(out.size() == values, function, "{} dictionaries in {} for {} values", out.size(), attribute,
+          values);
+    return out;
+  }
+
+  // One dictionary per argument: its sharding on a mesh, and a donation to an output.
+  void arguments(const ParsedOperation& function, const ParsedRegion& body) const {
     const ParsedOperation& last = body.operations.empty() ? function : body.operations.back();
     std::vector<bool> taken(last.operands.size(), false);
-    size_t count = 0;
-    for (size_t at = text->find('{'); at != std::string::npos; at = text->find('{', at + 1), ++count) {
-      const size_t end = text->find('}', at);
-      check(end != std::string::npos, function, "arg_attrs are malformed");
-      const std::string_view inside = std::string_view(*text).substr(at + 1, end - at - 1);
-      if (inside.empty()) continue;
-      constexpr std::string_view kBefore = "tf.aliasing_output = ", kAfter = " : i32";
-      check(inside.starts_with(kBefore) && inside.ends_with(kAfter), function,
-            "the argument attribute '{}' is unknown", inside);
-      const std::string_view number =
-          inside.substr(kBefore.size(), inside.size() - kBefore.size() - kAfter.size());
-      check(is_number(number), function, "tf.aliasing_output is no number");
-      const auto output = static_cast<size_t>(std::stoll(std::string(number)));
-      check(output < taken.size() && !taken[output], function, "output {} takes over a second argument",
-            output);
-      taken[output] = true;
-      check(count < body.arguments.size() && body.arguments[count].second == last.operand_types[output],
-            function, "argument {} is donated to an output of another type", count);
+    const auto entries = dictionaries(function, "arg_attrs", body.arguments.size());
+    for (size_t i = 0; i < entries.size(); ++i) {
+      const ParsedType& type = body.arguments[i].second;
+      for (const auto& [name, value] : entries[i]) {
+        if (name != "tf.aliasing_output") continue;
+        constexpr std::string_view kAfter = " : i32";
+        check(value.ends_with(kAfter) && is_number(value.substr(0, value.size() - kAfter.size())), function,
+              "tf.aliasing_output is no number");
+        const auto output = static_cast<size_t>(std::stoll(value));
+        check(output < taken.size() && !taken[output], function, "output {} takes over a second argument",
+              output);
+        taken[output] = true;
+        check(type == last.operand_types[output], function,
+              "argument {} is donated to an output of another type", i);
+      }
+      placed(function, entries[i], type, fmt::format("argument {}", i), "tf.aliasing_output");
     }
-    check(count == body.arguments.size(), function, "{} argument attributes for {} arguments", count,
-          body.arguments.size());
+    if (mesh_.devices() == 1) return;
+    const auto results = dictionaries(function, "res_attrs", last.operands.size());
+    for (size_t i = 0; i < results.size(); ++i)
+      placed(function, results[i], last.operand_types[i], fmt::format("result {}", i), "");
+  }
+
+  // On a mesh every value of the signature has one sharding; nothing else is in its dictionary but what is
+  // also known.
+  void placed(const ParsedOperation& function, const Dictionary& entries, const ParsedType& type,
+              const std::string& what, std::string_view also_known) const {
+    const bool several = mesh_.devices() > 1;
+    const std::string_view wanted = sharding_name(vendor_.partitioner);
+    size_t found = 0;
+    for (const auto& [name, value] : entries) {
+      if (name == also_known) continue;
+      check(several && name == wanted, function, "the attribute '{}' of {} is unknown", name, what);
+      const std::string wrong = wrong_sharding(value, vendor_.partitioner, mesh_, type);
+      check(wrong.empty(), function, "the sharding of {} is {}: {}", what, value, wrong);
+      ++found;
+    }
+    check(found == (several ? 1u : 0u), function, "{} has {} shardings", what, found);
   }
 
   static std::string spelled(const std::vector<ParsedType>& types) {
@@ -204,13 +241,15 @@ class Verifier {
     check(*function.attribute("function_type") == wanted, function, "function_type does not fit the body");
   }
 
+  const Vendor& vendor_;
+  const Mesh& mesh_;
   std::map<std::string, ParsedType> values_;  // in scope
   std::vector<std::string> order_;            // their names, as defined
 };
 
 }  // namespace
 
-void verify_stablehlo(std::string_view module, const Vendor& vendor) {
+void verify_stablehlo(std::string_view module, const Vendor& vendor, const Mesh& mesh) {
   const ParsedOperation parsed = parse_stablehlo(module);
   if (const std::vector<RuleBreach> found = find_breaches(parsed, vendor.rules); !found.empty()) {
     const RuleBreach& first = found.front();
@@ -219,7 +258,7 @@ void verify_stablehlo(std::string_view module, const Vendor& vendor) {
          first.operation, first.line, first.rule, first.remedy,
          found.size() == 1 ? "" : fmt::format(" (and {} more lines)", found.size() - 1));
   }
-  Verifier().module(parsed);
+  Verifier(vendor, mesh).module(parsed);
 }
 
 }  // namespace vertebra::pjrt

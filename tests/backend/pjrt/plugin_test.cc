@@ -148,10 +148,17 @@ TEST(Vendors, PatternsStayWithinANameOfThePath) {
   EXPECT_FALSE(matches("a", "ab"));
 }
 
-TEST(CompileOptions, HaveOneReplicaAndOnePartition) {
-  EXPECT_EQ(compile_options(0), std::string("\x1a\x04\x20\x01\x28\x01", 6));
-  EXPECT_EQ(compile_options(3),
+TEST(CompileOptions, HaveOneReplicaAndAPartitionForEachDevice) {
+  const auto options = [](const std::vector<int>& ids, Partitioner partitioner = Partitioner::kShardy) {
+    return compile_options(ids, partitioner);
+  };
+  EXPECT_EQ(options({0}), std::string("\x1a\x04\x20\x01\x28\x01", 6));
+  EXPECT_EQ(options({3}),
             std::string("\x1a\x0f\x20\x01\x28\x01\x4a\x09\x08\x01\x10\x01\x1a\x03\x0a\x01\x03", 17));
+  const std::string two(
+      "\x20\x01\x28\x02\x30\x01\x4a\x0e\x08\x01\x10\x02\x1a\x03\x0a\x01\x00\x1a\x03\x0a\x01\x01", 22);
+  EXPECT_EQ(options({0, 1}, Partitioner::kGspmd), "\x1a\x16" + two);
+  EXPECT_EQ(options({0, 1}), "\x1a\x19" + two + "\x98\x01\x01");
 }
 
 }  // namespace

@@ -148,6 +148,104 @@ TEST(StableHloVerifier, RefusesWhatTheVendorBans) {
   EXPECT_NO_THROW(verify_stablehlo(print(graph, neuron), neuron));
 }
 
+// x [4, 6] cut by rows over data and fsdp and by columns over tensor, y whole.
+Graph sharded_graph() {
+  Graph graph;
+  const Value x = graph.parameter("x", {DType::kF32, {4, 6}},
+                                  {{{MeshAxis::kData, MeshAxis::kFsdp}, {MeshAxis::kTensor}}});
+  const Value y = graph.parameter("y", {DType::kF32, {6}});
+  graph.add_output("x", multiply(x, 0.5), x);
+  graph.add_output("y", multiply(y, 2.0), {}, {{{MeshAxis::kTensor}}});
+  return graph;
+}
+
+const Vendor& with_gspmd() {
+  static const Vendor vendor = [] {
+    Vendor row = cpu();
+    row.partitioner = Partitioner::kGspmd;
+    return row;
+  }();
+  return vendor;
+}
+
+std::string print_on(const Mesh& mesh, const Vendor& vendor) {
+  return print_stablehlo(prepare_graph(sharded_graph(), vendor), vendor, mesh);
+}
+
+void expect_has(const std::string& text, const std::string& part) {
+  EXPECT_NE(text.find(part), std::string::npos) << part << "\nis not in\n" << text;
+}
+
+TEST(StableHlo, AMeshAndItsShardingsForBothPartitioners) {
+  const Mesh mesh = {2, 2, 3};
+  const std::string shardy = print_on(mesh, cpu());
+  expect_has(
+      shardy,
+      R"("sdy.mesh"() <{mesh = #sdy.mesh<["data"=2, "fsdp"=2, "tensor"=3]>, sym_name = "mesh"}> : () -> ())");
+  expect_has(
+      shardy,
+      R"(arg_attrs = [{sdy.sharding = #sdy.sharding<@mesh, [{"data", "fsdp"}, {"tensor"}]>, tf.aliasing_output = 0 : i32}, {sdy.sharding = #sdy.sharding<@mesh, [{}]>}])");
+  expect_has(
+      shardy,
+      R"(res_attrs = [{sdy.sharding = #sdy.sharding<@mesh, [{"data", "fsdp"}, {"tensor"}]>}, {sdy.sharding = #sdy.sharding<@mesh, [{"tensor"}]>}])");
+  verify_stablehlo(shardy, cpu(), mesh);
+  const std::string gspmd = print_on(mesh, with_gspmd());
+  EXPECT_EQ(gspmd.find("sdy"), std::string::npos);
+  expect_has(
+      gspmd,
+      R"(arg_attrs = [{mhlo.sharding = "{devices=[4,3]<=[12]}", tf.aliasing_output = 0 : i32}, {mhlo.sharding = "{replicated}"}])");
+  expect_has(
+      gspmd,
+      R"(res_attrs = [{mhlo.sharding = "{devices=[4,3]<=[12]}"}, {mhlo.sharding = "{devices=[3,4]<=[2,2,3]T(2,0,1) last_tile_dim_replicate}"}])");
+  verify_stablehlo(gspmd, with_gspmd(), mesh);
+  // Axes of length 1 are no axes; on one device nothing is said.
+  expect_has(print_on({1, 2, 1}, cpu()), R"([{"fsdp"}, {}])");
+  EXPECT_EQ(print_on({}, cpu()).find("sharding"), std::string::npos);
+  // A module is for one mesh.
+  EXPECT_THROW(verify_stablehlo(shardy, cpu(), Mesh{2, 2, 2}), Error);
+  EXPECT_THROW(verify_stablehlo(shardy, cpu()), Error);
+  EXPECT_THROW(verify_stablehlo(gspmd, with_gspmd(), Mesh{2, 2, 2}), Error);
+}
+
+TEST(StableHloVerifier, FindsShardingsThatPluginsOverlook) {
+  const Mesh mesh = {2, 2, 3};
+  const Mistake of_shardy[] = {
+      {R"([{"data", "fsdp"}, {"tensor"}])", R"([{"data", "fsdb"}, {"tensor"}])", "malformed"},
+      {R"([{"data", "fsdp"}, {"tensor"}])", R"([{"data", "fsdp"}])", "1 dimensions"},
+      {R"([{"data", "fsdp"}, {"tensor"}])", R"([{"data", "tensor"}, {"fsdp"}])",
+       "does not divide dimension 0"},
+      {R"([{"data", "fsdp"}, {"tensor"}])", R"([{"data", "data"}, {"tensor"}])", "twice"},
+      {R"(#sdy.sharding<@mesh, [{}]>)", R"(#sdy.sharding<@grid, [{}]>)", "malformed"},
+      {"{sdy.sharding = #sdy.sharding<@mesh, [{}]>}", "{}", "has 0 shardings"},
+      {"{sdy.sharding = #sdy.sharding<@mesh, [{}]>}", "{sdy.shard = #sdy.sharding<@mesh, [{}]>}", "unknown"},
+      {"\"data\"=2", "\"data\"=4", "the devices are"},
+      {"res_attrs", "result_attrs", "res_attrs are missing"},
+  };
+  const Mistake of_gspmd[] = {
+      {"{devices=[4,3]<=[12]}", "{devices=[4,3]<=[12}", "malformed"},
+      {"{devices=[4,3]<=[12]}", "{device=[4,3]<=[12]}", "malformed"},
+      {"{devices=[4,3]<=[12]}", "{devices=[2,3]<=[6]}", "not of 12 devices"},
+      {"{devices=[4,3]<=[12]}", "{devices=[3,4]<=[12]}", "does not divide dimension 0"},
+      {"{devices=[4,3]<=[12]}", "{devices=[4,3,1]<=[12]}", "3 dimensions"},
+      {"T(2,0,1)", "T(2,0,2)", "order of axes"},
+      {"{mhlo.sharding = \"{replicated}\"}", "{mhlo.shardings = \"{replicated}\"}", "unknown"},
+  };
+  const auto expect_found = [&](const Vendor& vendor, std::span<const Mistake> mistakes) {
+    for (const Mistake& mistake : mistakes) {
+      std::string text = print_on(mesh, vendor);
+      replace(text, mistake.from, mistake.to);
+      try {
+        verify_stablehlo(text, vendor, mesh);
+        ADD_FAILURE() << "overlooked: " << mistake.to;
+      } catch (const Error& error) {
+        EXPECT_NE(std::string(error.what()).find(mistake.message), std::string::npos) << error.what();
+      }
+    }
+  };
+  expect_found(cpu(), of_shardy);
+  expect_found(with_gspmd(), of_gspmd);
+}
+
 TEST(PadBounded, AddsSizesAndMasksOnlyWhatMixesRows) {
   Graph graph;
   const Dim n(16, 1);

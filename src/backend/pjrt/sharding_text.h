@@ -1,0 +1,18 @@
+// Shardings as the vendors' partitioners read them: Shardy's attributes, which name the axes of a mesh that
+// the module declares, or GSPMD's, which number devices. Written here, checked by verify_sharding.
+#pragma once
+
+#include <string>
+
+#include "backend/pjrt/vendors.h"
+#include "graph/sharding.h"
+
+namespace vertebra::pjrt {
+
+// The operation that declares the mesh to Shardy: axes longer than 1, the slowest first.
+std::string mesh_operation(const Mesh& mesh);
+// `sdy.sharding = #sdy.sharding<@mesh, [{"data", "fsdp"}, {}]>` or
+// `mhlo.sharding = "{devices=[4,1,2]<=[8] last_tile_dim_replicate}"`, for a value of that rank.
+std::string sharding_attribute(const Sharding& sharding, int rank, const Mesh& mesh, Partitioner partitioner);
+
+}  // namespace vertebra::pjrt

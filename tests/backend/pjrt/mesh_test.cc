@@ -1,0 +1,302 @@
+// Training on meshes of 2, 4 and 8 devices, which the CPU plugins pretend to have: the loss curve of one
+// device, parts of the right size, checkpoints that continue on another mesh, by both partitioners.
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "backend/pjrt/pjrt_buffer.h"
+#include "base/file.h"
+#include "base/json.h"
+#include "base/rng.h"
+#include "models/sharding.h"
+#include "ops/ops.h"
+#include "tests/backend/pjrt/with_plugin.h"
+#include "train/trainer.h"
+
+namespace vertebra {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr int kRows = 8, kLength = 16, kVocabulary = 32;
+
+Batch counting_batch(int64_t index) {
+  Batch batch;
+  batch.rows = kRows;
+  batch.length = kLength;
+  const Philox random(3, "counting");
+  for (int row = 0; row < kRows; ++row) {
+    const auto start =
+        static_cast<int32_t>(random.below(static_cast<uint64_t>(index * kRows + row), kVocabulary));
+    for (int t = 0; t < kLength; ++t) {
+      batch.tokens.push_back((start + t) % kVocabulary);
+      batch.labels.push_back((t + row) % 5 == 0 ? -1 : (start + t + 1) % kVocabulary);
+      batch.segments.push_back(t / 9);
+      batch.positions.push_back(t % 9);
+      batch.loss_tokens += (t + row) % 5 == 0 ? 0 : 1;
+    }
+  }
+  return batch;
+}
+
+std::unique_ptr<Model> small_model(const std::string& type) {
+  Json sizes = {{"depth", 1}, {"embedding", 32}, {"heads", 8}, {"feed_forward", 48}};
+  if (type == "llama") sizes["key_value_heads"] = 4;
+  if (type == "llama") sizes["head_dim"] = 8;
+  return make_model(default_config(type, sizes, kVocabulary, 64), "test");
+}
+
+// The CPU's row of the table with the other partitioner.
+const pjrt::Vendor& vendor(pjrt::Partitioner partitioner) {
+  static const pjrt::Vendor gspmd = [] {
+    pjrt::Vendor row = *pjrt::find_vendor("cpu");
+    row.partitioner = pjrt::Partitioner::kGspmd;
+    return row;
+  }();
+  return partitioner == pjrt::Partitioner::kGspmd ? gspmd : *pjrt::find_vendor("cpu");
+}
+
+class OnMesh : public WithPlugin {
+ protected:
+  void SetUp() override {
+    WithPlugin::SetUp();
+    folder_ = fs::path(testing::TempDir()) / fmt::format("mesh-{}", getpid());
+    fs::remove_all(folder_);
+  }
+  void TearDown() override { fs::remove_all(folder_); }
+
+  static std::unique_ptr<Backend> open(const Mesh& mesh,
+                                       pjrt::Partitioner partitioner = pjrt::Partitioner::kShardy) {
+    return make_pjrt_backend({.plugin = file(),
+                              .vendor = &vendor(partitioner),
+                              .device_name = "pjrt:cpu",
+                              .mesh = mesh,
+                              .cache = fs::path()});
+  }
+
+  TrainerOptions options(const std::string& name, const std::string& optimizer = "adamw") const {
+    TrainerOptions out;
+    out.graph.rows = kRows;
+    out.graph.length = kLength;
+    out.graph.optimizer.kind = optimizer;
+    out.graph.optimizer.learning_rate = 1e-2;
+    out.schedule.steps = 10;
+    out.schedule.warmup_steps = 4;
+    out.checkpoint_every = 5;
+    out.log_every = 1;
+    out.fingerprint = "test";
+    out.folder = folder_ / name;
+    return out;
+  }
+
+  // Trains to the end, or until step `stop`; the losses in metrics.jsonl.
+  static std::vector<double> train(Backend& backend, const TrainerOptions& options, const std::string& type,
+                                   int64_t stop = -1) {
+    const auto model = small_model(type);
+    TrainerInputs inputs;
+    inputs.batch = [&](int64_t index) {
+      if (index == stop) throw Error(Code::kCancelled, "stopped by the test");
+      return counting_batch(index);
+    };
+    inputs.initial = [](const ParameterSpec& spec) { return initial_value(spec, 1); };
+    Trainer trainer(backend, *model, options, inputs);
+    if (stop < 0) {
+      trainer.run();
+    } else {
+      EXPECT_THROW(trainer.run(), Error);
+    }
+    std::vector<double> out;
+    const std::string text = read_file(options.folder / "metrics.jsonl");
+    for (size_t start = 0; start < text.size();) {
+      const size_t end = text.find('\n', start);
+      out.push_back(
+          json_get<double>(parse_json(text.substr(start, end - start), "metrics"), "loss", "metrics"));
+      start = end + 1;
+    }
+    return out;
+  }
+
+  static void expect_near(const std::vector<double>& found, const std::vector<double>& wanted,
+                          double tolerance) {
+    ASSERT_EQ(found.size(), wanted.size());
+    for (size_t i = 0; i < found.size(); ++i) EXPECT_NEAR(found[i], wanted[i], tolerance) << "step " << i + 1;
+  }
+
+  // Half the tests' time is compiling: the older plugin sees a third of the meshes.
+  static bool is_old_plugin() { return GetParam() == "xla_cpu_pjrt.so"; }
+
+  fs::path folder_;
+};
+
+struct MeshCase {
+  Mesh mesh;
+  pjrt::Partitioner partitioner;
+};
+
+TEST_P(OnMesh, TheLossCurveIsThatOfOneDevice) {
+  constexpr auto kShardy = pjrt::Partitioner::kShardy, kGspmd = pjrt::Partitioner::kGspmd;
+  const std::tuple<const char*, const char*, std::vector<MeshCase>> kCases[] = {
+      {"llama",
+       "adamw",
+       {{{2, 1, 1}, kShardy}, {{1, 2, 1}, kGspmd}, {{1, 1, 2}, kShardy}, {{2, 2, 2}, kShardy}}},
+      {"gpt2", "adamw", {{{2, 1, 2}, kGspmd}, {{1, 1, 4}, kShardy}, {{2, 2, 2}, kGspmd}}},
+      {"llama", "muon", {{{1, 4, 1}, kShardy}, {{1, 2, 2}, kGspmd}}},
+  };
+  for (const auto& [type, optimizer, cases] : kCases) {
+    const std::string name = fmt::format("{}-{}", type, optimizer);
+    const std::vector<double> wanted = train(*open({}), options(name, optimizer), type);
+    ASSERT_EQ(wanted.size(), 10u);
+    EXPECT_LT(wanted.back(), wanted.front() - 0.1);
+    for (size_t i = 0; i < cases.size(); i += is_old_plugin() ? 3 : 1) {
+      const MeshCase& each = cases[i];
+      const std::string where = fmt::format("{} on {} by {}", name, each.mesh.to_string(),
+                                            each.partitioner == kShardy ? "Shardy" : "GSPMD");
+      SCOPED_TRACE(where);
+      expect_near(train(*open(each.mesh, each.partitioner), options(where, optimizer), type), wanted, 1e-4);
+    }
+  }
+}
+
+// What one device holds of parameters and optimizer state: everything with the width is cut by fsdp, what has
+// heads, feed-forward or vocabulary by tensor, nothing by data; norms are whole everywhere.
+TEST_P(OnMesh, EachDeviceHoldsItsShareAndNoMore) {
+  const auto model = small_model("llama");
+  const auto bytes_per_device = [&](const Mesh& mesh) {
+    const auto backend = open(mesh);
+    uint64_t out = 0;
+    const auto add = [&](const Shape& shape, const Sharding& sharding) {
+      const auto buffer = backend->upload_sharded(Tensor::zeros({DType::kF32, shape}), sharding);
+      out += dynamic_cast<const pjrt::PjrtBuffer&>(*buffer).bytes_per_device();
+    };
+    for (const ParameterSpec& spec : model->parameters()) add(spec.shape, parameter_sharding(spec, mesh));
+    for (const StateSpec& spec : optimizer_state(*model, {}, mesh)) add(spec.shape, spec.sharding);
+    return out;
+  };
+  uint64_t norms = 0;
+  for (const ParameterSpec& spec : model->parameters())
+    norms += spec.role == Role::kVector ? 3 * 4 * static_cast<uint64_t>(spec.shape.elements()) : 0;
+  const uint64_t all = 3 * 4 * static_cast<uint64_t>(count_parameters(model->parameters()));
+  EXPECT_EQ(bytes_per_device({}), all);
+  EXPECT_EQ(bytes_per_device({2, 1, 1}), all);
+  EXPECT_EQ(bytes_per_device({1, 4, 1}), norms + (all - norms) / 4);
+  EXPECT_EQ(bytes_per_device({1, 1, 4}), norms + (all - norms) / 4);
+  EXPECT_EQ(bytes_per_device({2, 2, 2}), norms + (all - norms) / 4);
+}
+
+TEST_P(OnMesh, ABufferIsOneTensorHoweverItIsCut) {
+  const auto backend = open({2, 2, 2});
+  Tensor host(DType::kI32, {4, 6, 8});
+  for (int64_t i = 0; i < host.elements(); ++i) host.set(i, static_cast<double>(i));
+  constexpr auto kData = MeshAxis::kData, kFsdp = MeshAxis::kFsdp, kTensor = MeshAxis::kTensor;
+  const Sharding shardings[] = {{},
+                                {{{kData}}},
+                                {{{kData, kFsdp}, {kTensor}}},
+                                {{{}, {kTensor}, {kFsdp}}},
+                                {{{}, {}, {kTensor, kFsdp, kData}}}};
+  for (const Sharding& sharding : shardings) {
+    SCOPED_TRACE(sharding.to_string());
+    const auto buffer = backend->upload_sharded(host, sharding);
+    EXPECT_TRUE(buffer->to_host().same_bits(host));
+    const auto other = backend->allocate_sharded(host.type(), sharding);
+    other->copy_from(host);
+    EXPECT_TRUE(other->to_host().same_bits(host));
+  }
+  EXPECT_THROW(backend->allocate_sharded({DType::kF32, {4, 5}}, {{{}, {kTensor}}}), Error);
+  EXPECT_THROW(backend->allocate_sharded({DType::kF32, {4}}, {{{}, {kTensor}}}), Error);
+  EXPECT_THROW(backend->allocate_sharded({DType::kF32, {4, 4}}, {{{kTensor}, {kTensor}}}), Error);
+}
+
+// The plugin's own partitioner against our cutting: a graph whose inputs and outputs lie in different ways.
+TEST_P(OnMesh, EachDeviceComputesItsPart) {
+  constexpr auto kData = MeshAxis::kData, kFsdp = MeshAxis::kFsdp, kTensor = MeshAxis::kTensor;
+  const TensorType type = {DType::kF32, {8, 8}};
+  Graph graph;
+  const Value a = graph.parameter("a", type, {{{kFsdp}, {kData}}});
+  const Value b = graph.parameter("b", type, {{{}, {kTensor, kFsdp}}});
+  graph.add_output("sum", add(a, b), a);
+  graph.add_output("product", matmul(a, b), {}, {{{kTensor}, {kFsdp, kData}}});
+  Tensor left(type), right(type), sum(type), product = Tensor::zeros(type);
+  for (int64_t i = 0; i < 64; ++i) {
+    left.set(i, static_cast<double>(i % 7));
+    right.set(i, static_cast<double>(i % 5 - 2));
+    sum.set(i, left.at(i) + right.at(i));
+  }
+  for (int64_t i = 0; i < 512; ++i)
+    product.set(i / 64 * 8 + i % 8,
+                product.at(i / 64 * 8 + i % 8) + left.at(i / 8) * right.at(i / 8 % 8 * 8 + i % 8));
+  for (const auto partitioner : {pjrt::Partitioner::kShardy, pjrt::Partitioner::kGspmd}) {
+    const auto backend = open({2, 2, 2}, partitioner);
+    const auto executable = backend->compile(graph);
+    const auto x = backend->upload_sharded(left, graph.inputs()[0].sharding);
+    const auto y = backend->upload_sharded(right, graph.inputs()[1].sharding);
+    const auto z = backend->allocate_sharded(type, graph.outputs()[1].sharding);
+    Buffer* const inputs[] = {x.get(), y.get()};
+    Buffer* const outputs[] = {x.get(), z.get()};
+    executable->run(inputs, outputs);
+    EXPECT_TRUE(x->to_host().same_bits(sum));
+    EXPECT_TRUE(z->to_host().same_bits(product));
+    const auto whole = backend->upload(right);
+    Buffer* const wrong[] = {x.get(), whole.get()};
+    try {
+      executable->run(wrong, outputs);
+      FAIL() << "a buffer that lies otherwise was taken";
+    } catch (const Error& error) {
+      EXPECT_NE(std::string(error.what()).find("'b' lies on the mesh as"), std::string::npos) << error.what();
+    }
+  }
+}
+
+TEST_P(OnMesh, ACheckpointContinuesOnAnotherMesh) {
+  const auto one = open({}), several = open({2, 2, 1});
+  const std::vector<double> wanted = train(*one, options("whole"), "llama");
+  Backend* const both[] = {one.get(), several.get()};
+  for (const int first : {0, 1}) {
+    const TrainerOptions cut = options(fmt::format("cut{}", first));
+    train(*both[first], cut, "llama", /*stop=*/7);  // the checkpoint is of step 5
+    expect_near(train(*both[1 - first], cut, "llama"), wanted, 1e-4);
+  }
+}
+
+TEST_P(OnMesh, AccumulatedGradientsAreCutToo) {
+  TrainerOptions single = options("single"), meshed = options("meshed");
+  single.accumulation = meshed.accumulation = 2;
+  single.schedule.steps = meshed.schedule.steps = 4;
+  expect_near(train(*open({1, 2, 2}), meshed, "llama"), train(*open({}), single, "llama"), 1e-4);
+}
+
+VERTEBRA_WITH_CPU_PLUGINS(OnMesh);
+
+TEST(ModelOnMesh, WhatDoesNotDivideIsNamedWithTheRemedy) {
+  const auto message = [](const auto& check) -> std::string {
+    try {
+      check();
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), Code::kInvalidArgument);
+      return error.what();
+    }
+    return "";
+  };
+  const auto model =
+      small_model("llama");  // 8 heads, 4 key/value heads, 32 wide, feed-forward 48, vocabulary 32
+  const auto wrong = [&](const Mesh& mesh) { return message([&] { check_model_fits(*model, mesh); }); };
+  EXPECT_EQ(wrong({8, 4, 4}), "");
+  EXPECT_EQ(wrong({1, 1, 3}),
+            "the model's heads 8 cannot be cut over mesh.tensor = 3: make model.heads a multiple of 3, or "
+            "mesh.tensor a divisor of 8");
+  EXPECT_NE(wrong({1, 1, 8}).find("key/value heads 4 cannot be cut over mesh.tensor = 8"), std::string::npos);
+  EXPECT_NE(wrong({1, 3, 1}).find("width 32 cannot be cut over mesh.fsdp = 3: make model.embedding"),
+            std::string::npos);
+  const auto odd = make_model(
+      default_config("gpt2", {{"depth", 1}, {"embedding", 32}, {"heads", 4}, {"feed_forward", 30}}, 50, 64),
+      "test");
+  EXPECT_NE(message([&] { check_model_fits(*odd, {1, 1, 4}); }).find("vocabulary 50 cannot be cut"),
+            std::string::npos);
+  EXPECT_NE(
+      message([] {
+        check_rows_fit(6, {2, 2, 1}, "pretrain.rows");
+      }).find("6 rows cannot be cut over mesh.data = 2 x mesh.fsdp = 2: make pretrain.rows a multiple of 4"),
+      std::string::npos);
+}
+
+}  // namespace
+}  // namespace vertebra
