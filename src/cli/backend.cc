@@ -23,9 +23,10 @@ std::unique_ptr<Backend> open_cpu(const GlobalOptions& global) {
 }
 
 // "pjrt:NAME", "pjrt:/path/to/plugin.so", either with ":2" for the device of that number.
-std::unique_ptr<Backend> open_pjrt(const GlobalOptions& global) {
+std::unique_ptr<Backend> open_pjrt(const GlobalOptions& global, const Mesh& mesh) {
   require(global.isa.empty(), "--isa chooses kernels of the device 'cpu'; '{}' has none", global.device);
   PjrtBackendOptions options;
+  options.mesh = mesh;
   std::string which = global.device.substr(5);
   const size_t colon = which.rfind(':');
   if (colon != std::string::npos && colon + 1 < which.size() && which.size() - colon <= 6 &&
@@ -50,13 +51,18 @@ std::unique_ptr<Backend> open_pjrt(const GlobalOptions& global) {
 
 }  // namespace
 
-Backend& open_backend(const GlobalOptions& global) {
+Backend& open_backend(const GlobalOptions& global, const Mesh& mesh) {
   static std::unique_ptr<Backend> backend;
   if (backend) return *backend;
   if (global.device == "cpu") {
+    require(
+        mesh.devices() == 1,
+        "the recipe's [mesh] ({}) needs {} devices, and 'cpu' is one (with as many threads as there are): "
+        "choose --device pjrt:NAME, or leave [mesh] out",
+        mesh.to_string(), mesh.devices());
     backend = open_cpu(global);
   } else if (global.device.starts_with("pjrt:")) {
-    backend = open_pjrt(global);
+    backend = open_pjrt(global, mesh);
   } else {
     fail(Code::kInvalidArgument,
          "device '{}' is not known; 'cpu' is, and 'pjrt:NAME' or 'pjrt:/path/to/plugin.so' for a vendor's "

@@ -33,8 +33,9 @@ class Command {
   virtual int run(const GlobalOptions& global) = 0;
 };
 
-// The backend named by --device, made on first use with --threads and --isa.
-Backend& open_backend(const GlobalOptions& global);
+// The backend named by --device, made on first use with --threads and --isa, on as many devices as the mesh
+// has.
+Backend& open_backend(const GlobalOptions& global, const Mesh& mesh = {});
 
 // One JSON document or line on stdout.
 void print_json(const Json& value);

@@ -6,6 +6,7 @@
 #include "base/progress.h"
 #include "base/thread_team.h"
 #include "cli/command.h"
+#include "recipe/mesh_settings.h"
 
 namespace vertebra::cli {
 namespace {
@@ -28,7 +29,8 @@ class RunCommand final : public Command {
   int run(const GlobalOptions& global) override {
     options_.out = out_;
     const Recipe recipe = load_recipe(recipe_, overrides_);
-    const RunOutcome outcome = run_recipe(recipe, open_backend(global), global_thread_team(), options_);
+    Backend& backend = open_backend(global, read_mesh(recipe));
+    const RunOutcome outcome = run_recipe(recipe, backend, global_thread_team(), options_);
     if (global.json) {
       Json stages = Json::array();
       for (const StageOutcome& stage : outcome.stages) {

@@ -13,7 +13,8 @@ int64_t nearest_power_of_two(double value) {
   return int64_t{1} << std::llround(std::clamp(std::log2(value), 0.0, 40.0));
 }
 
-// Rows of a micro-batch, a power of two, so that what a step keeps for the backward pass stays near 1 GB: it
+// Rows of a micro-batch on one device, a power of two, so that what a step keeps for the backward pass stays
+// near 1 GB: it
 // takes about 54 bytes a token, layer and unit of width in fp32 (506 MB for 4,096 tokens, 6 layers, 384
 // wide).
 int64_t rows_in_memory(const PretrainingInputs& in) {
@@ -63,10 +64,11 @@ PretrainingPlan plan_pretraining(const PretrainingInputs& in, const PretrainingC
                                                   choices.max_epochs * per_epoch);
   // Batch: 0.58 D^0.571 tokens (Li et al. 2025, "Step Law"), to the nearest power of two of rows.
   const int64_t best_rows = nearest_power_of_two(0.58 * std::pow(tokens, 0.571) / as_double(in.length));
-  plan.rows =
-      choices.rows.value_or(choices.accumulation ? std::max<int64_t>(1, best_rows / *choices.accumulation)
-                                                 : std::min(best_rows, rows_in_memory(in)));
-  plan.accumulation = choices.accumulation.value_or(choices.rows ? 1 : best_rows / plan.rows);
+  const int64_t rows = choices.accumulation ? std::max<int64_t>(1, best_rows / *choices.accumulation)
+                                            : std::min(best_rows, rows_in_memory(in) * in.batch_parts);
+  plan.rows = choices.rows.value_or((rows + in.batch_parts - 1) / in.batch_parts * in.batch_parts);
+  plan.accumulation =
+      choices.accumulation.value_or(choices.rows ? 1 : std::max<int64_t>(1, best_rows / plan.rows));
   const double batch = as_double(plan.rows * plan.accumulation * in.length);
   plan.steps = choices.steps.value_or(std::max<int64_t>(1, std::llround(tokens / batch)));
   // Warm-up: 2 / (1 - beta2) steps, until the second moments are settled (Ma & Yarats 2021); no more than a

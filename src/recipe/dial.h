@@ -31,6 +31,7 @@ struct PretrainingInputs {
   int64_t parameters = 0, inner_parameters = 0, layers = 0, embedding = 0;
   int64_t length = 0;            // of a row
   int64_t tokens_per_epoch = 0;  // of the training split
+  int64_t batch_parts = 1;       // devices that share the rows of a micro-batch
   bool muon = true;              // for the matrices; else AdamW for all
   double beta2 = 0.95;           // of AdamW
 };

@@ -35,7 +35,7 @@ constexpr StageEntry kStages[] = {
 };
 
 // Tables that are no stages.
-const std::vector<std::string> kOtherTables = {"model", "data", "chat"};
+const std::vector<std::string> kOtherTables = {"model", "data", "chat", "mesh"};
 
 void check_tables(const Recipe& recipe) {
   std::vector<std::string> known = stage_names();

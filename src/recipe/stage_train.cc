@@ -8,6 +8,7 @@
 #include "data/loader.h"
 #include "engine/engine.h"
 #include "models/model_folder.h"
+#include "models/sharding.h"
 #include "recipe/chat.h"
 #include "recipe/dial.h"
 #include "recipe/model_settings.h"
@@ -73,7 +74,8 @@ class TrainStage final : public Stage {
   }
   void configure_batches(Settings& settings);
   void configure_optimizer(Settings& settings);
-  void follow_plan(const Model& model, int64_t tokens_per_epoch);
+  void check_mesh(const Mesh& mesh) const;
+  void follow_plan(const Model& model, int64_t tokens_per_epoch, const Mesh& mesh);
   DType compute(bool native_bf16) const;
   EngineOptions sampling_options(bool native_bf16) const;
   int64_t count_steps(const BatchLoader& loader) const;
@@ -106,6 +108,7 @@ void TrainStage::configure(const RunContext& context, Settings& s) {
   precision_ = s.choice("precision", "auto", {"auto", "f32", "bf16"});
   trainer_.graph.rematerialize = s.flag("rematerialize", false);
   trainer_.graph.clip_norm = s.number("clip_norm", 1, 0, 1e9);
+  check_mesh(context.backend.mesh());
   configure_optimizer(s);
   trainer_.schedule.kind = schedule_kind(s.choice("schedule", "cosine", {"constant", "cosine", "wsd"}));
   if (sft) {
@@ -147,6 +150,14 @@ void TrainStage::configure_batches(Settings& s) {
   choices_.epochs = s.number_if_set("epochs", 1e-6, 1e6);
   choices_.tokens_per_parameter = s.number("tokens_per_parameter", choices_.tokens_per_parameter, 1e-6, 1e6);
   choices_.max_epochs = s.number("max_epochs", choices_.max_epochs, 1e-6, 1e6);
+}
+
+// As far as can be told before the vocabulary and the dial's plan are known; the trainer checks again.
+void TrainStage::check_mesh(const Mesh& mesh) const {
+  if (mesh.devices() == 1) return;
+  check_model_fits(*model_.make(mesh.tensor), mesh);
+  if (kind_ == Kind::kSft || choices_.rows)
+    check_rows_fit(choices_.rows.value_or(loader_.rows), mesh, fmt::format("{}.rows", name()));
 }
 
 void TrainStage::configure_optimizer(Settings& s) {
@@ -197,7 +208,7 @@ EngineOptions TrainStage::sampling_options(bool native_bf16) const {
 std::vector<StageGraph> TrainStage::graphs(const RunContext&, const GraphConditions& conditions) {
   const std::unique_ptr<Model> model = model_.make(conditions.vocabulary);
   const bool planned = kind_ == Kind::kPretrain;
-  if (planned) follow_plan(*model, int64_t{1} << 50);
+  if (planned) follow_plan(*model, int64_t{1} << 50, {});
   TrainGraphOptions options = trainer_.graph;
   options.rows = loader_.rows;
   options.length = loader_.length;
@@ -225,7 +236,7 @@ int64_t TrainStage::count_steps(const BatchLoader& loader) const {
   return std::max<int64_t>(1, static_cast<int64_t>(std::llround(batches)));
 }
 
-void TrainStage::follow_plan(const Model& model, int64_t tokens_per_epoch) {
+void TrainStage::follow_plan(const Model& model, int64_t tokens_per_epoch, const Mesh& mesh) {
   OptimizerOptions& optimizer = trainer_.graph.optimizer;
   PretrainingInputs inputs;
   inputs.parameters = count_parameters(model.parameters());
@@ -234,6 +245,7 @@ void TrainStage::follow_plan(const Model& model, int64_t tokens_per_epoch) {
   inputs.embedding = model.shape().embedding;
   inputs.length = loader_.length;
   inputs.tokens_per_epoch = tokens_per_epoch;
+  inputs.batch_parts = mesh.data * mesh.fsdp;
   inputs.muon = optimizer.kind == "muon";
   inputs.beta2 = optimizer.beta2;
   const PretrainingPlan plan = plan_pretraining(inputs, choices_);
@@ -261,7 +273,8 @@ Json TrainStage::run(const RunContext& context, const fs::path& folder) {
   const Model& model = pretrained.model ? *pretrained.model : *fresh;
 
   const auto shards = std::make_shared<const ShardSet>(context.stage_folder("shards") / "tokens");
-  if (kind_ == Kind::kPretrain) follow_plan(model, shards->counts(Split::kTrain).tokens);
+  if (kind_ == Kind::kPretrain)
+    follow_plan(model, shards->counts(Split::kTrain).tokens, context.backend.mesh());
   const BatchLoader loader(shards, Split::kTrain, loader_);
   if (kind_ == Kind::kSft) trainer_.schedule.steps = count_steps(loader);
   std::optional<BatchLoader> validation;
@@ -305,6 +318,7 @@ Json TrainStage::run(const RunContext& context, const fs::path& folder) {
               {"training", training},
               {"precision", dtype_name(options.graph.compute)},
               {"device", context.backend.device().kind},
+              {"mesh", context.backend.mesh().to_string()},
               {"tokens_per_second", static_cast<double>(result.tokens) / std::max(1e-9, result.wall_seconds)},
               {"core_seconds", result.core_seconds},
               {"peak_memory_bytes", result.peak_memory_bytes}};

@@ -360,6 +360,58 @@ TEST_F(Run, MistakesInARecipeAreNamedBeforeAnythingRuns) {
   EXPECT_TRUE(says(error_of("path.toml"), "plain folder name"));
 }
 
+TEST_F(Run, AMeshThatDoesNotFitIsNamed) {
+  const auto error_of = [&](const std::string& arguments) {
+    const Outcome outcome = vertebra("run tiny.toml " + arguments);
+    EXPECT_EQ(outcome.code, 2) << arguments << "\n" << outcome.err;
+    EXPECT_FALSE(fs::exists(folder_ / "runs/tiny/tokenizer")) << arguments;
+    return outcome.err;
+  };
+  const auto says = [](const std::string& text, const std::string& part) {
+    return text.find(part) != std::string::npos;
+  };
+  EXPECT_TRUE(says(error_of("--set mesh.data=2 --set mesh.fsdp=2"), "choose --device pjrt:NAME"));
+  EXPECT_TRUE(says(error_of("--set mesh.dat=2"), "did you mean 'mesh.data'"));
+  EXPECT_TRUE(says(error_of("--set mesh.tensor=0"), "mesh.tensor is 0"));
+  EXPECT_TRUE(says(error_of("--set mesh.data=65536 --set mesh.fsdp=2"), "131072 devices"));
+}
+
+// On the plugin that pretends to have any number of devices: training, samples, evaluation and gate on a
+// mesh, and the checkpoint continued on one device.
+TEST_F(Run, SeveralDevicesTrainOneModel) {
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+  GTEST_SKIP() << "NOT TESTED under sanitizers: plugins are not instrumented, and ten times slower";
+#endif
+  const std::string shorter =
+      "run tiny.toml --json --set pretrain.steps=10 --set 'pretrain.sample_prompts=[\"The sea\"]' --set "
+      "pretrain.sample_every=10 --set pretrain.optimizer=adamw --set model.depth=1 ";
+  const Outcome meshed =
+      vertebra(shorter + "--device pjrt:cpu --set mesh.data=2 --set mesh.fsdp=2 --set gate.at_least.task=0");
+  if (meshed.code != 0 && meshed.err.find("tools/get-plugin") != std::string::npos)
+    GTEST_SKIP() << "NOT TESTED: the CPU plugin is not installed; 'tools/get-plugin cpu' fetches it";
+  ASSERT_EQ(meshed.code, 0) << meshed.err;
+  const Json manifest = read_json_file(folder_ / "runs/tiny/pretrain/manifest.json");
+  EXPECT_EQ(manifest["results"]["mesh"], "data 2, fsdp 2");
+  const Outcome single = vertebra(shorter + "--out one --stage pretrain");
+  ASSERT_EQ(single.code, 0) << single.err;
+  const Json alone = read_json_file(folder_ / "one/tiny/pretrain/manifest.json");
+  EXPECT_NEAR(manifest["results"]["loss"].get<double>(), alone["results"]["loss"].get<double>(), 1e-3);
+  EXPECT_NEAR(manifest["results"]["validation_loss"].get<double>(),
+              alone["results"]["validation_loss"].get<double>(), 1e-3);
+  // What was trained on four devices is done; on one nothing runs again.
+  EXPECT_EQ(stages_that_ran(vertebra(shorter + "--set gate.at_least.task=0")), Names{});
+  for (const auto& [setting, message] :
+       {std::pair("mesh.data=3", "make pretrain.rows a multiple of 3"),
+        std::pair("mesh.tensor=4", "make model.heads a multiple of 4"),
+        std::pair("mesh.fsdp=12", "make model.embedding a multiple of 12")}) {
+    const Outcome wrong =
+        vertebra(fmt::format("run tiny.toml --out wrong --device pjrt:cpu --set {}", setting));
+    EXPECT_NE(wrong.code, 0);
+    EXPECT_NE(wrong.err.find(message), std::string::npos) << wrong.err;
+    EXPECT_FALSE(fs::exists(folder_ / "wrong/tiny/tokenizer"));
+  }
+}
+
 TEST_F(Run, BadDataIsOneClearError) {
   const auto error_of = [&](const std::string& path) {
     const Outcome outcome = vertebra("run tiny.toml --fresh --set data.path=" + path);
