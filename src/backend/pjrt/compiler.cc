@@ -77,6 +77,21 @@ std::string LoadedExecutable::serialize() const {
   return out;
 }
 
+LoadedExecutable::OptimizedProgram LoadedExecutable::optimized_program() const {
+  OptimizedProgram out;
+  describe([&](const Plugin& plugin, ExecutableHandle* executable) {
+    Padded<Program> program;
+    plugin.set_size(program);
+    OptimizedProgramArgs args = {{}, executable, &program.value};
+    plugin.call(Slot::kExecutableOptimizedProgram, args, "read the size of the compiled program");
+    out.format.assign(program.value.format, program.value.format_size);
+    out.code.resize(program.value.code_size);
+    program.value.code = out.code.data();
+    plugin.call(Slot::kExecutableOptimizedProgram, args, "read the compiled program");
+  });
+  return out;
+}
+
 Compiler::Compiler(const DeviceMesh& mesh, std::filesystem::path cache)
     : client_(mesh.client), cache_(std::move(cache)), mesh_(mesh.mesh) {
   const DeviceDescription& device = client_->devices().at(mesh.devices.at(0));

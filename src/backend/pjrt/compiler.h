@@ -22,6 +22,12 @@ class LoadedExecutable {
   uint64_t temporary_bytes() const;  // 0: the plugin does not say
   // Empty when the plugin cannot.
   std::string serialize() const;
+  // What the compiler made of the module, in the plugin's own format ("hlo", "hlo_with_config": protocol
+  // buffers). Throws unimplemented when the plugin does not tell.
+  struct OptimizedProgram {
+    std::string format, code;
+  };
+  OptimizedProgram optimized_program() const;
 
  private:
   // Calls `use` with the plugin's description of the executable.

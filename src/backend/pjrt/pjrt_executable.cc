@@ -235,6 +235,12 @@ uint64_t PjrtExecutable::workspace_bytes() const {
   return most;
 }
 
+std::vector<LoadedExecutable::OptimizedProgram> PjrtExecutable::optimized_programs() const {
+  std::vector<LoadedExecutable::OptimizedProgram> out;
+  for (const auto& [sizes, each] : variants_) out.push_back(each.executable->optimized_program());
+  return out;
+}
+
 std::string PjrtExecutable::describe() const {
   std::string out = graph_.to_string();
   for (const auto& [sizes, each] : variants_) {

@@ -25,6 +25,9 @@ class PjrtExecutable final : public Executable {
   void run(std::span<Buffer* const> inputs, std::span<Buffer* const> outputs) override;
   uint64_t workspace_bytes() const override;
   std::string describe() const override;
+  // What the compiler made of each combination of padded sizes that has run; of a graph without bounded
+  // dimensions, of that.
+  std::vector<LoadedExecutable::OptimizedProgram> optimized_programs() const;
 
  private:
   struct Variant {  // for one combination of padded sizes

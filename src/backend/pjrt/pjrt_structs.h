@@ -232,6 +232,11 @@ struct ExecutableNumOutputsArgs {
   ExecutableHandle* executable;
   size_t num_outputs;
 };
+struct OptimizedProgramArgs {
+  Header header;
+  ExecutableHandle* executable;
+  Program* program;  // asked for twice: without code for its size, then with memory for it
+};
 struct ExecutableSerializeArgs {
   Header header;
   const ExecutableHandle* executable;
@@ -320,6 +325,7 @@ static_assert(offsetof(BufferIsDeletedArgs, is_deleted) + sizeof(bool) == Buffer
 static_assert(offsetof(DeviceMemoryStatsArgs, peak_pool_bytes) + sizeof(int64_t) + sizeof(bool) ==
               DeviceMemoryStatsArgs::kSize);
 static_assert(stated_size<CompiledMemoryStatsArgs>() == 112);
+static_assert(stated_size<OptimizedProgramArgs>() == 32);
 static_assert(stated_size<ExecutableSerializeArgs>() == 56 && stated_size<DeserializeArgs>() == 64);
 static_assert(stated_size<ExecuteOptions>() == 112 && stated_size<ExecuteArgs>() == 80);
 
