@@ -13,6 +13,7 @@ struct DeviceMesh {
   std::shared_ptr<Client> client;
   Mesh mesh;
   std::vector<size_t> devices;  // places in Client::devices()
+  uint64_t memory_bytes = 0;    // of one device; 0: unknown
 
   size_t size() const { return devices.size(); }
   DeviceHandle* device(size_t i) const { return client->device(devices[i]); }

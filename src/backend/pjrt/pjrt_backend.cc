@@ -31,7 +31,7 @@ class PjrtBackend final : public Backend {
   DeviceInfo device() const override {
     const pjrt::DeviceDescription& description = client_->devices()[index_];
     const pjrt::Plugin& plugin = client_->plugin();
-    return {fmt::format("{}:{}", name_, index_), description.kind, memory_bytes(),
+    return {fmt::format("{}:{}", name_, index_), description.kind, mesh_->memory_bytes,
             fmt::format("{}, PJRT {}, StableHLO {}", plugin.file().string(), plugin.api_version(),
                         plugin.stablehlo_version())};
   }
@@ -60,11 +60,6 @@ class PjrtBackend final : public Backend {
   }
   const pjrt::Chip* chip() const {
     return pjrt::find_chip(client_->plugin().vendor(), client_->devices()[index_].kind);
-  }
-  uint64_t memory_bytes() const {
-    const uint64_t reported = client_->devices()[index_].memory_bytes;
-    if (reported > 0 || chip() == nullptr) return reported;
-    return static_cast<uint64_t>(chip()->memory_bytes);
   }
   double measure_peak(DType dtype);
 
@@ -132,6 +127,10 @@ std::unique_ptr<Backend> make_pjrt_backend(const PjrtBackendOptions& options) {
           "smaller",
           options.mesh.to_string(), wanted, options.device_index, options.device_name, found);
   for (size_t i = 0; i < wanted; ++i) mesh.devices.push_back(options.device_index + i);
+  const pjrt::DeviceDescription& first = mesh.client->devices()[options.device_index];
+  mesh.memory_bytes = first.memory_bytes;
+  if (const pjrt::Chip* chip = pjrt::find_chip(vendor, first.kind); chip != nullptr && mesh.memory_bytes == 0)
+    mesh.memory_bytes = static_cast<uint64_t>(chip->memory_bytes);
   return std::make_unique<PjrtBackend>(std::make_shared<const DeviceMesh>(std::move(mesh)), options);
 }
 

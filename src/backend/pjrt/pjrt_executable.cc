@@ -41,22 +41,33 @@ PjrtExecutable::~PjrtExecutable() {
   }
 }
 
+// Adds what the graph needs, and what would fit, to the plugin's words.
+template <class Work>
+auto PjrtExecutable::with_memory_told(const MemoryUse& memory, Work&& work) {
+  try {
+    return work();
+  } catch (const Error& error) {
+    if (error.code() != Code::kResourceExhausted) throw;
+    fail(Code::kResourceExhausted, "{}; the graph needs {}", error.what(), memory.to_string());
+  }
+}
+
 PjrtExecutable::Variant& PjrtExecutable::variant(const Sizes& padded) {
   if (const auto it = variants_.find(padded); it != variants_.end()) return it->second;
+  const Graph graph = pad_bounded(graph_, symbols_, padded);
   Variant out;
-  out.module = print(padded, out);
-  out.executable = compiler_->compile(out.module);
+  for (const auto& input : graph.inputs()) out.inputs.push_back(input.value.type());
+  for (const auto& output : graph.outputs()) out.outputs.push_back(output.value.type());
+  out.module = print_stablehlo(graph, client_->plugin().vendor(), mesh_->mesh);
+  out.executable =
+      with_memory_told(memory_use(graph, *mesh_, 0), [&] { return compiler_->compile(out.module); });
+  out.memory = memory_use(graph, *mesh_, out.executable->temporary_bytes());
+  require(out.memory.fits(), Code::kResourceExhausted, "the device has too little memory: the graph needs {}",
+          out.memory.to_string());
   const size_t outputs = out.executable->output_count();
   require(outputs == graph_.outputs().size(), Code::kInternal,
           "the plugin made an executable of {} outputs from a graph of {}", outputs, graph_.outputs().size());
   return variants_.emplace(padded, std::move(out)).first->second;
-}
-
-std::string PjrtExecutable::print(const Sizes& padded, Variant& out) const {
-  const Graph graph = pad_bounded(graph_, symbols_, padded);
-  for (const auto& input : graph.inputs()) out.inputs.push_back(input.value.type());
-  for (const auto& output : graph.outputs()) out.outputs.push_back(output.value.type());
-  return print_stablehlo(graph, client_->plugin().vendor(), mesh_->mesh);
 }
 
 void PjrtExecutable::run(std::span<Buffer* const> inputs, std::span<Buffer* const> outputs) {
@@ -107,7 +118,8 @@ std::vector<std::vector<BufferHandle*>> PjrtExecutable::execute(
   args.num_args = arguments[0].size();
   args.output_lists = result_lists.data();
   args.device_complete_events = done.data();
-  client_->plugin().call(Slot::kLoadedExecutableExecute, args, "run the graph");
+  with_memory_told(chosen.memory,
+                   [&] { client_->plugin().call(Slot::kLoadedExecutableExecute, args, "run the graph"); });
   running_.push_back(std::move(done));
   return results;
 }

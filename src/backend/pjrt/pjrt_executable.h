@@ -10,6 +10,7 @@
 
 #include "backend/backend.h"
 #include "backend/pjrt/compiler.h"
+#include "backend/pjrt/memory_use.h"
 #include "backend/pjrt/pad_bounded.h"
 #include "backend/pjrt/pjrt_buffer.h"
 
@@ -34,11 +35,13 @@ class PjrtExecutable final : public Executable {
     std::unique_ptr<LoadedExecutable> executable;
     std::vector<TensorType> inputs, outputs;  // padded
     std::string module;
+    MemoryUse memory;
   };
   using Sizes = std::vector<int64_t>;  // in the order of symbols_
 
   Variant& variant(const Sizes& padded);
-  std::string print(const Sizes& padded, Variant& out) const;
+  template <class Work>
+  static auto with_memory_told(const MemoryUse& memory, Work&& work);
   std::vector<PjrtBuffer*> check_inputs(std::span<Buffer* const> inputs, Sizes& actual) const;
   void bind_symbols(size_t input, const TensorType& type, Sizes& actual, std::vector<int>& bound_by) const;
   std::vector<PjrtBuffer*> check_outputs(std::span<PjrtBuffer* const> inputs,

@@ -1,15 +1,19 @@
 // Buffers and executables on the CPU plugins: donation, bounded dimensions, mistakes, the cache on disk.
 #include <gtest/gtest.h>
+#include <sys/wait.h>
 
 #include <fstream>
+#include <list>
 
 #include "backend/cpu/cpu_backend.h"
 #include "backend/pjrt/executable_cache.h"
 #include "backend/pjrt/probe.h"
 #include "base/error.h"
 #include "base/file.h"
+#include "models/model.h"
 #include "ops/ops.h"
 #include "tests/backend/pjrt/with_plugin.h"
+#include "train/train_graph.h"
 
 namespace vertebra {
 namespace {
@@ -133,6 +137,28 @@ TEST_P(PjrtRun, MistakesAreErrorsThatNameTheInput) {
   two.add_output("sum", add(a, b), a);
   const auto adding = backend().compile(two);
   message_of([&] { run(*adding, {x.get(), x.get()}, {x.get()}); }, Code::kInvalidArgument);
+}
+
+TEST_P(PjrtRun, TooLittleMemorySaysWhatWouldFit) {
+  const Json sizes = {{"depth", 2}, {"embedding", 64}, {"heads", 2}, {"feed_forward", 128}};
+  const auto model = make_model(default_config("llama", sizes, 256, 64), "test");
+  TrainGraphOptions options;
+  options.rows = 8;
+  options.length = 64;
+  const auto compile_with = [&](double memory_bytes) {
+    static std::list<pjrt::Vendor> vendors;  // backends refer to them
+    vendors.push_back(*pjrt::find_vendor("cpu"));
+    vendors.back().chips = {{.kind = "", .f32_flops = 1e12, .memory_bytes = memory_bytes}};
+    const auto small = make_pjrt_backend({.plugin = file(), .vendor = &vendors.back(), .cache = fs::path()});
+    small->compile(build_training_step(*model, options));
+  };
+  compile_with(1e9);
+  // Parameters and two states of 115 thousand floats take 1.4 MB, activations several times that.
+  std::string message = message_of([&] { compile_with(3e6); }, Code::kResourceExhausted);
+  EXPECT_NE(message.find("which has 0.003 GB"), std::string::npos) << message;
+  EXPECT_NE(message.find("% of the batch's rows"), std::string::npos) << message;
+  message = message_of([&] { compile_with(1e6); }, Code::kResourceExhausted);
+  EXPECT_NE(message.find("a smaller model"), std::string::npos) << message;
 }
 
 TEST_P(PjrtRun, ADeviceThatIsNotThereIsAnError) {
@@ -264,6 +290,46 @@ TEST(ExecutableCache, KeepsWithinItsLimitAndForgetsTheOldest) {
   // An entry under another's name is no entry.
   fs::copy_file(cache.entry("a"), cache.entry("d"));
   EXPECT_EQ(cache.load("d"), std::nullopt);
+  fs::remove_all(folder);
+}
+
+// A load in one process while others write and make room: a whole entry or none, never a part.
+TEST(ExecutableCache, SeveralProcessesShareAFolder) {
+  const fs::path folder = fs::path(testing::TempDir()) / fmt::format("shared-cache-{}", getpid());
+  const std::string keys[] = {"a", "b", "c"};
+  const auto content = [](const std::string& key) {
+    std::string out;
+    for (int i = 0; i < 20000; ++i) out += key + std::to_string(i);
+    return out;
+  };
+  constexpr int kProcesses = 4, kRounds = 60;
+  std::vector<pid_t> children;
+  for (int p = 0; p < kProcesses; ++p) {
+    const pid_t child = fork();
+    if (child == 0) {
+      const pjrt::ExecutableCache cache(folder, 250'000);  // two of the three fit
+      int torn = 0;
+      for (int i = 0; i < kRounds; ++i) {
+        const std::string& key = keys[static_cast<size_t>((i + p) % 3)];
+        const std::string wanted = content(key);
+        cache.store(key, wanted);
+        for (const std::string& each : keys) {
+          const auto found = cache.load(each);
+          if (found && *found != content(each)) ++torn;
+        }
+      }
+      _exit(torn == 0 ? 0 : 1);
+    }
+    ASSERT_GT(child, 0);
+    children.push_back(child);
+  }
+  for (const pid_t child : children) {
+    int status = 0;
+    ASSERT_EQ(waitpid(child, &status, 0), child);
+    EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0) << status;
+  }
+  for (const auto& left : fs::directory_iterator(folder))
+    EXPECT_EQ(left.path().extension(), ".pjrt") << "a half-written file stays: " << left.path();
   fs::remove_all(folder);
 }
 
