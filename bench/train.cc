@@ -2,9 +2,11 @@
 // step in turn, medians, shares of the multiply-add ceiling measured in the same run, and peak memory of
 // both.
 //   bench_train [--json] [--threads N] [--rounds N] [--only SUBSTRING] [--no-peer] [--isa NAME] [--profile
-//   STEPS]
-// Every measurement is a process of its own, ours and PyTorch's alike, driven over pipes: "step" -> seconds
-// and loss, "memory" -> bytes. --profile runs our steps in this process, for perf.
+//   STEPS] [--device pjrt:cpu]
+// With --device, the fp32 cases on that PJRT plugin, beside jax.jit on the same plugin; VERTEBRA_PYTHON names
+// the Python that has JAX. Such a plugin takes all threads, whatever --threads says. Every measurement is a
+// process of its own, ours and PyTorch's alike, driven over pipes: "step" -> seconds and loss, "memory" ->
+// bytes. --profile runs our steps in this process, for perf.
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/wait.h>
@@ -23,6 +25,8 @@
 #include "backend/buffer_set.h"
 #include "backend/cpu/ceiling.h"
 #include "backend/cpu/cpu_backend.h"
+#include "backend/pjrt/find_plugins.h"
+#include "backend/pjrt/pjrt_backend.h"
 #include "base/error.h"
 #include "base/json.h"
 #include "base/rng.h"
@@ -67,8 +71,18 @@ struct Options {
   int threads = default_thread_count();
   int rounds = 7;
   int profile_steps = 0;
-  std::string only, worker;
+  std::string only, worker, device = "cpu";
 };
+
+pjrt::FoundPlugin find_plugin(const std::string& device) {
+  require(device.starts_with("pjrt:"), "--device {}: cpu or pjrt:NAME was wanted", device);
+  return pjrt::require_plugin(device.substr(5));
+}
+
+std::unique_ptr<Backend> make_backend(const std::string& device, ThreadTeam& team) {
+  if (device == "cpu") return make_cpu_backend({&team, {}});
+  return make_pjrt_backend({.plugin = find_plugin(device).file, .device_name = device});
+}
 
 double status_bytes(const std::string& key) {
   std::ifstream file("/proc/self/status");
@@ -89,18 +103,19 @@ double step_clock_s(int threads) {
 // Our side of a measurement: everything a trainer holds, and one step at a time.
 class TrainingStep {
  public:
-  TrainingStep(const Case& c, int threads) : team_(threads), backend_(make_cpu_backend({&team_, {}})) {
+  TrainingStep(const Case& c, const Options& options)
+      : team_(options.threads), backend_(make_backend(options.device, team_)) {
     idle_bytes_ = status_bytes("VmRSS:");
     const auto model = make_model(default_config(c.type, c.sizes, c.vocabulary, c.context), c.name);
-    TrainGraphOptions options;
-    options.rows = c.rows;
-    options.length = c.length;
-    options.compute = c.compute;
+    TrainGraphOptions graph;
+    graph.rows = c.rows;
+    graph.length = c.length;
+    graph.compute = c.compute;
     for (const ParameterSpec& spec : model->parameters())
       buffers_.set(spec.name, backend_->upload(initial_value(spec, 1)));
-    for (const StateSpec& spec : optimizer_state(*model, options.optimizer))
+    for (const StateSpec& spec : optimizer_state(*model, graph.optimizer))
       buffers_.set(spec.name, backend_->upload(Tensor::zeros({DType::kF32, spec.shape})));
-    executable_.emplace(*backend_, build_training_step(*model, options), buffers_);
+    executable_.emplace(*backend_, build_training_step(*model, graph), buffers_);
     fill(c);
   }
 
@@ -150,7 +165,7 @@ class TrainingStep {
 
 // The other end of a Process, for ours.
 void serve(const Options& options) {
-  TrainingStep step(find_case(options.worker), options.threads);
+  TrainingStep step(find_case(options.worker), options);
   char line[64];
   while (std::fgets(line, sizeof line, stdin) != nullptr) {
     Json answer;
@@ -264,26 +279,38 @@ void measure(const Options& options, const Case& c, const std::string& program) 
     contenders.push_back(std::move(contender));
   };
   const std::string threads = std::to_string(options.threads);
-  start("vertebra",
-        {program, "--worker", c.name, "--threads", threads, "--isa", std::string(isa_name(active_isa()))});
+  start("vertebra", {program, "--worker", c.name, "--threads", threads, "--isa",
+                     std::string(isa_name(active_isa())), "--device", options.device});
   require(!contenders.empty(), "our own process ended");
   if (options.peer) {
-    const Json config = {{"type", c.type},
-                         {"sizes", c.sizes},
-                         {"vocabulary", c.vocabulary},
-                         {"context", c.context},
-                         {"rows", c.rows},
-                         {"length", c.length},
-                         {"bf16", c.compute == DType::kBF16},
-                         {"threads", options.threads}};
-    start("torch",
-          {"python3", std::string(VERTEBRA_SOURCE_DIR) + "/bench/peers/train.py", json_line(config)});
+    Json config = {{"type", c.type},
+                   {"sizes", c.sizes},
+                   {"vocabulary", c.vocabulary},
+                   {"context", c.context},
+                   {"rows", c.rows},
+                   {"length", c.length},
+                   {"bf16", c.compute == DType::kBF16},
+                   {"threads", options.threads}};
+    const char* named = std::getenv("VERTEBRA_PYTHON");
+    const std::string python = named != nullptr ? named : "python3",
+                      peers = VERTEBRA_SOURCE_DIR "/bench/peers/";
+    if (options.device == "cpu") {
+      start("torch", {python, peers + "train.py", json_line(config)});
+    } else {
+      const pjrt::FoundPlugin plugin = find_plugin(options.device);
+      config["plugin"] = plugin.file.string();
+      config["create_options"] = Json::object();
+      for (const auto& option : plugin.vendor->create_options)
+        config["create_options"][option.name] = option.value;
+      start("jax", {python, peers + "train_jax.py", json_line(config)});
+    }
   }
   ThreadTeam team(options.threads);
   double flops = measure_fma_ceiling(c.compute, team);
   for (int round = 0; round < options.rounds; ++round) {
     for (Contender& each : contenders) {
-      // The threads of the one before spin on for a while after their step; they shall not slow down this one.
+      // The threads of the one before spin on for a while after their step; they shall not slow down this
+      // one.
       std::this_thread::sleep_for(std::chrono::milliseconds(300));
       require(each.step(true), "{} ended in the midst of measuring", each.name);
     }
@@ -296,7 +323,7 @@ void measure(const Options& options, const Case& c, const std::string& program) 
 }
 
 void profile(const Options& options, const Case& c) {
-  TrainingStep step(c, options.threads);
+  TrainingStep step(c, options);
   for (int i = 0; i < options.profile_steps; ++i) {
     const double seconds = step.run();
     fmt::print("{} step {}: {:.1f} ms\n", c.name, i, 1e3 * seconds);
@@ -322,6 +349,8 @@ Options parse(int argc, char** argv) {
       options.rounds = std::max(1, std::atoi(value().c_str()));
     } else if (flag == "--only") {
       options.only = value();
+    } else if (flag == "--device") {
+      options.device = value();
     } else if (flag == "--worker") {
       options.worker = value();
     } else if (flag == "--profile") {
@@ -348,6 +377,7 @@ int run(int argc, char** argv) {
   }
   for (const Case& each : cases()) {
     if (each.name.find(options.only) == std::string::npos) continue;
+    if (options.device != "cpu" && each.compute != DType::kF32) continue;
     if (options.profile_steps > 0) {
       profile(options, each);
     } else {

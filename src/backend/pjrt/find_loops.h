@@ -1,5 +1,5 @@
 // Finds what a graph does again and again, layer after layer, so that the printer can write it once, as a
-// loop: a chip whose compiler holds few instructions wants that (docs/decisions/0009-layers-as-loops.md).
+// loop: a chip whose compiler holds few instructions wants that (docs/decisions/0010-layers-as-loops.md).
 // Looks at the nodes alone, not at names: any chain of equal pieces is a loop.
 #pragma once
 
