@@ -116,8 +116,8 @@ Value Gpt2::forward(ModelContext& context, Value tokens, Value positions) const 
                context.parameter(name + ".bias"));
   };
 
-  Value x = add(embedding(context.parameter(kEmbedding), tokens),
-                embedding(context.parameter("transformer.wpe.weight"), positions));
+  Value x = context.residual(add(embedding(context.parameter(kEmbedding), tokens),
+                                 embedding(context.parameter("transformer.wpe.weight"), positions)));
   for (int i = 0; i < shape_.layers; ++i) {
     const Graph::Scope layer(graph, fmt::format("layers.{}", i));
     {
@@ -127,13 +127,13 @@ Value Gpt2::forward(ModelContext& context, Value tokens, Value positions) const 
         return reshape(slice_axis(qkv, 1, which * E, (which + 1) * E), {N, H, D});
       };
       const Value out = context.attend(i, part(0), part(1), part(2));
-      x = add(x, conv(reshape(out, {N, E}), layer_name(i, "attn.c_proj")));
+      x = context.residual(add(x, conv(reshape(out, {N, E}), layer_name(i, "attn.c_proj"))));
     }
     {
       const Graph::Scope scope(graph, "mlp");
       const Value h =
           gelu(conv(norm(x, layer_name(i, "ln_2")), layer_name(i, "mlp.c_fc")), tanh_approximation_);
-      x = add(x, conv(h, layer_name(i, "mlp.c_proj")));
+      x = context.residual(add(x, conv(h, layer_name(i, "mlp.c_proj"))));
     }
   }
   return norm(x, "transformer.ln_f");

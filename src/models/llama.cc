@@ -129,7 +129,7 @@ Value Llama::forward(ModelContext& context, Value tokens, Value positions) const
   const int64_t H = shape_.heads, K = shape_.key_value_heads, D = shape_.head_dim;
   const Value frequencies = inverse_frequencies(graph);
 
-  Value x = embedding(context.parameter(kEmbedding), tokens);  // [N, E]
+  Value x = context.residual(embedding(context.parameter(kEmbedding), tokens));  // [N, E]
   for (int i = 0; i < shape_.layers; ++i) {
     const Graph::Scope layer(graph, fmt::format("layers.{}", i));
     const auto weight = [&](std::string_view name) { return context.parameter(layer_name(i, name)); };
@@ -141,13 +141,14 @@ Value Llama::forward(ModelContext& context, Value tokens, Value positions) const
       const Value v = reshape(linear(h, weight("self_attn.v_proj.weight"), {}, compute), {N, K, D});
       const Value out =
           context.attend(i, rope(q, positions, frequencies), rope(k, positions, frequencies), v);
-      x = add(x, linear(reshape(out, {N, H * D}), weight("self_attn.o_proj.weight"), {}, compute));
+      x = context.residual(
+          add(x, linear(reshape(out, {N, H * D}), weight("self_attn.o_proj.weight"), {}, compute)));
     }
     {
       const Graph::Scope scope(graph, "mlp");
       const Value h = rms_norm(x, weight("post_attention_layernorm.weight"), norm_epsilon_);
-      x = add(x, gated_mlp(h, weight("mlp.gate_proj.weight"), weight("mlp.up_proj.weight"),
-                           weight("mlp.down_proj.weight"), compute));
+      x = context.residual(add(x, gated_mlp(h, weight("mlp.gate_proj.weight"), weight("mlp.up_proj.weight"),
+                                            weight("mlp.down_proj.weight"), compute)));
     }
   }
   return rms_norm(x, context.parameter("model.norm.weight"), norm_epsilon_);

@@ -29,6 +29,9 @@ class ModelContext {
   virtual Value parameter(std::string_view name) = 0;
   // q [N, H, D], k and v [N, K, D] of one layer's tokens -> [N, H, D].
   virtual Value attend(int layer, Value q, Value k, Value v) = 0;
+  // The residual stream [N, E], at the start and after each block adds to it: where a context on a mesh of
+  // devices pins how it lies.
+  virtual Value residual(Value x) { return x; }
 
  private:
   Graph& graph_;

@@ -8,7 +8,7 @@ namespace vertebra {
 
 // Of a parameter, and of all that has its shape (gradients, optimizer state).
 Sharding parameter_sharding(const ParameterSpec& spec, const Mesh& mesh);
-// Of a batch [B, T]: the rows over data and fsdp.
+// Of a batch [B, T], and of the residual stream [B T, E]: the rows over data and fsdp.
 Sharding batch_sharding(const Mesh& mesh);
 // Of a cache of keys or values [pages, page size, K, D].
 Sharding cache_sharding(const Mesh& mesh);

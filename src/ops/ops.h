@@ -78,6 +78,12 @@ Value slice_axis(Value a, int axis, int64_t start, int64_t limit);
 Value concatenate(std::span<const Value> parts, int axis);
 Value pad(Value a, std::vector<int64_t> low, std::vector<int64_t> high, double value);
 
+// ---- Placement (composite) ----------------------------------------------------------------------
+// The value itself, which on a mesh of devices is to be cut as the sharding says, and whole along all other
+// axes; its gradient too. Pins what a partitioner would have to guess.
+Value with_sharding(Value a, const Sharding& sharding);
+Sharding sharding_of(const Node& node);  // of a with_sharding node
+
 // ---- Reductions (primitives; axes removed, negative ones count from the end). bf16 accumulates in f32 and
 // rounds once; integers wrap ---------------------------------------------------------------------
 Value reduce_sum(Value a, std::vector<int64_t> axes);
@@ -91,8 +97,8 @@ Value gather_rows(Value table, Value indices);
 // [V, ...] zeros plus updates [indices..., ...] added at rows `indices`, in index order; indices outside are
 // dropped.
 Value scatter_add_rows(Value indices, Value updates, Dim rows);
-// Composite: table [V, ...] with rows [N, ...] written at indices i32 [N]; those outside [0, V) are dropped, every
-// other one may come once.
+// Composite: table [V, ...] with rows [N, ...] written at indices i32 [N]; those outside [0, V) are dropped,
+// every other one may come once.
 Value write_rows(Value table, Value indices, Value rows);
 // a with the block `update` written at the (i32 scalar) start indices, one per dimension; clamped to fit.
 Value dynamic_update_slice(Value a, Value update, std::span<const Value> starts);

@@ -12,20 +12,21 @@ namespace {
 
 struct Batch {
   Value tokens, labels, segments, positions;  // [B, T] each
+  Sharding sharding;
 };
 
 Batch batch_inputs(Graph& graph, int64_t rows, int64_t length, const Sharding& sharding) {
   const TensorType type{DType::kI32, {rows, length}};
   return {graph.parameter(inputs::kTokens, type, sharding), graph.parameter(inputs::kLabels, type, sharding),
           graph.parameter(inputs::kSegments, type, sharding),
-          graph.parameter(inputs::kPositions, type, sharding)};
+          graph.parameter(inputs::kPositions, type, sharding), sharding};
 }
 
 // Parameters as graph inputs; dense causal attention within the documents of a row.
 class TrainingContext final : public ModelContext {
  public:
   TrainingContext(Graph& graph, const Model& model, DType compute, const Batch& batch, const Mesh& mesh)
-      : ModelContext(graph, compute), segments_(batch.segments) {
+      : ModelContext(graph, compute), segments_(batch.segments), rows_(batch.sharding) {
     for (const ParameterSpec& spec : model.parameters()) {
       parameters_[spec.name] =
           graph.parameter(spec.name, {DType::kF32, spec.shape}, parameter_sharding(spec, mesh));
@@ -44,8 +45,13 @@ class TrainingContext final : public ModelContext {
     return reshape(attention(rows(q), rows(k), rows(v), segments_), q.shape());
   }
 
+  // Without it the partitioner may cut the stream by width, as the weights are, and give every device all
+  // rows.
+  Value residual(Value x) override { return rows_.is_replicated() ? x : with_sharding(x, rows_); }
+
  private:
   Value segments_;
+  Sharding rows_;  // of the batch; of [B T, E] as well
   std::map<std::string, Value, std::less<>> parameters_;
 };
 
@@ -68,7 +74,11 @@ std::vector<Value> add_loss_and_gradients(Graph& graph, const Model& model,
   graph.add_output(outputs::kLoss, loss);
   std::vector<Value> parameters;
   for (const ParameterSpec& spec : model.parameters()) parameters.push_back(context.parameter(spec.name));
-  return gradients(multiply(loss, scale), parameters);
+  std::vector<Value> out = gradients(multiply(loss, scale), parameters);
+  if (options.mesh.devices() == 1) return out;
+  for (size_t i = 0; i < out.size(); ++i)  // so that the sum over devices leaves each its part
+    out[i] = with_sharding(out[i], parameter_sharding(model.parameters()[i], options.mesh));
+  return out;
 }
 
 bool uses_muon(const ParameterSpec& spec, const OptimizerOptions& options) {

@@ -36,8 +36,8 @@ class PjrtBackend final : public Backend {
                         plugin.stablehlo_version())};
   }
   std::unique_ptr<Executable> compile(const Graph& graph) override {
-    return std::make_unique<pjrt::PjrtExecutable>(mesh_, compiler_,
-                                                  pjrt::prepare_graph(graph, client_->plugin().vendor()));
+    return std::make_unique<pjrt::PjrtExecutable>(
+        mesh_, compiler_, pjrt::prepare_graph(graph, client_->plugin().vendor(), mesh_->mesh));
   }
   std::unique_ptr<Buffer> allocate(const TensorType& type) override { return allocate_sharded(type, {}); }
   std::unique_ptr<Buffer> upload(const Tensor& host) override { return upload_sharded(host, {}); }

@@ -7,9 +7,11 @@
 
 namespace vertebra::pjrt {
 
-Graph prepare_graph(const Graph& graph, const Vendor&) {
+Graph prepare_graph(const Graph& graph, const Vendor&, const Mesh& mesh) {
   const Graph merged = fuse(eliminate_common_subexpressions(eliminate_dead_code(graph)));
-  const Graph primitive = decompose(merged, [](const Node& node) { return node.op->name == "write_rows"; });
+  const Graph primitive = decompose(merged, [&](const Node& node) {
+    return node.op->name == "write_rows" || (node.op->name == "with_sharding" && mesh.devices() > 1);
+  });
   Graph out = eliminate_dead_code(eliminate_common_subexpressions(primitive));
   for (const auto& node : out.nodes()) {
     if (is_parameter(*node) || is_constant(*node)) continue;

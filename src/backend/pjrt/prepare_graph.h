@@ -8,6 +8,6 @@
 namespace vertebra::pjrt {
 
 // Throws unimplemented for a primitive that has no translation to StableHLO, naming op and scope.
-Graph prepare_graph(const Graph& graph, const Vendor& vendor);
+Graph prepare_graph(const Graph& graph, const Vendor& vendor, const Mesh& mesh = {});
 
 }  // namespace vertebra::pjrt

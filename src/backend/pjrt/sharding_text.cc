@@ -56,16 +56,23 @@ std::string mesh_operation(const Mesh& mesh) {
                      fmt::join(axes, ", "));
 }
 
-std::string sharding_attribute(const Sharding& sharding, int rank, const Mesh& mesh,
-                               Partitioner partitioner) {
+std::string sharding_text(const Sharding& sharding, int rank, const Mesh& mesh, Partitioner partitioner) {
   const Sharding effective = on_mesh(sharding, mesh);
   if (partitioner == Partitioner::kGspmd) {
-    return fmt::format("mhlo.sharding = \"{}\"",
-                       effective.is_replicated() ? "{replicated}" : tiles(effective, rank, mesh));
+    return fmt::format("\"{}\"", effective.is_replicated() ? "{replicated}" : tiles(effective, rank, mesh));
   }
   std::vector<std::string> dims(static_cast<size_t>(rank), "{}");
   for (size_t i = 0; i < effective.dims.size(); ++i) dims[i] = quoted(effective.dims[i]);
-  return fmt::format("sdy.sharding = #sdy.sharding<@mesh, [{}]>", fmt::join(dims, ", "));
+  return fmt::format("#sdy.sharding<@mesh, [{}]>", fmt::join(dims, ", "));
+}
+
+std::string_view sharding_name(Partitioner partitioner) {
+  return partitioner == Partitioner::kShardy ? "sdy.sharding" : "mhlo.sharding";
+}
+
+std::string sharding_attribute(const Sharding& sharding, int rank, const Mesh& mesh,
+                               Partitioner partitioner) {
+  return fmt::format("{} = {}", sharding_name(partitioner), sharding_text(sharding, rank, mesh, partitioner));
 }
 
 }  // namespace vertebra::pjrt

@@ -11,8 +11,12 @@ namespace vertebra::pjrt {
 
 // The operation that declares the mesh to Shardy: axes longer than 1, the slowest first.
 std::string mesh_operation(const Mesh& mesh);
-// `sdy.sharding = #sdy.sharding<@mesh, [{"data", "fsdp"}, {}]>` or
-// `mhlo.sharding = "{devices=[4,1,2]<=[8] last_tile_dim_replicate}"`, for a value of that rank.
+// `#sdy.sharding<@mesh, [{"data", "fsdp"}, {}]>` or `"{devices=[4,1,2]<=[8] last_tile_dim_replicate}"`, for a
+// value of that rank.
+std::string sharding_text(const Sharding& sharding, int rank, const Mesh& mesh, Partitioner partitioner);
+// "sdy.sharding" or "mhlo.sharding": its name where arguments and results carry it.
+std::string_view sharding_name(Partitioner partitioner);
+// "NAME = TEXT".
 std::string sharding_attribute(const Sharding& sharding, int rank, const Mesh& mesh, Partitioner partitioner);
 
 }  // namespace vertebra::pjrt

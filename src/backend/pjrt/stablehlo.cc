@@ -120,7 +120,8 @@ class Printer {
       const auto at = static_cast<size_t>(place.loop);
       if (place.iteration == 0 && place.position == 0)
         loop_results_[at] = print_loop(
-            emit_, loops_.loops[at], vendor_, [&](const Value& v) -> const HloValue& { return value_of(v); },
+            emit_, loops_.loops[at], vendor_, mesh_,
+            [&](const Value& v) -> const HloValue& { return value_of(v); },
             [&](int loop, int position) -> const HloValue& {
               return loop_results_[static_cast<size_t>(loop)].stacks.at(position);
             });
@@ -134,7 +135,7 @@ class Printer {
     }
     std::vector<HloValue> operands;
     for (const Value& operand : node.operands) operands.push_back(value_of(operand));
-    value = translate(emit_, node, operands, vendor_);
+    value = translate(emit_, node, operands, vendor_, mesh_);
   }
 
   const Graph& graph_;
@@ -150,11 +151,11 @@ class Printer {
 }  // namespace
 
 HloValue translate(HloEmitter& emit, const Node& node, std::span<const HloValue> operands,
-                   const Vendor& vendor) {
+                   const Vendor& vendor, const Mesh& mesh) {
   const HloTranslation translation = find_translation(node.op->name);
   require(translation != nullptr, Code::kUnimplemented, "op '{}'{} has no translation to StableHLO",
           node.op->name, node.scope.empty() ? "" : " in '" + node.scope + "'");
-  HloValue value = translation({emit, node, operands, vendor});
+  HloValue value = translation({emit, node, operands, vendor, mesh});
   VERTEBRA_CHECK(value.type == node.results[0], "a translation to StableHLO changed a value's type");
   return value;
 }

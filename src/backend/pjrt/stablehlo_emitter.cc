@@ -111,7 +111,8 @@ std::string HloEmitter::fresh_name(std::string_view operation) {
 
 void HloEmitter::write(std::string_view results, std::string_view operation,
                        std::span<const HloValue> operands, std::string_view attributes,
-                       std::span<const std::string> regions, std::string_view result_types) {
+                       std::span<const std::string> regions, std::string_view result_types,
+                       std::string_view further) {
   std::string names, types;
   for (const HloValue& operand : operands) {
     names += (names.empty() ? "" : ", ") + operand.name;
@@ -123,15 +124,17 @@ void HloEmitter::write(std::string_view results, std::string_view operation,
     out_.append(i == 0 ? " ({\n" : ", {\n")
         .append(regions[i])
         .append(i + 1 == regions.size() ? "  })" : "  }");
+  if (!further.empty()) out_.append(" {").append(further).append("}");
   out_ += fmt::format(" : ({}) -> {}\n", types, result_types);
 }
 
 HloValue HloEmitter::emit(std::string_view operation, std::span<const HloValue> operands,
-                          const TensorType& result, std::string_view attributes, std::string_view region) {
+                          const TensorType& result, std::string_view attributes, std::string_view region,
+                          std::string_view further) {
   HloValue out = {fresh_name(operation), result};
   const std::string regions[] = {std::string(region)};
   write(out.name, operation, operands, attributes, {regions, region.empty() ? size_t{0} : size_t{1}},
-        hlo_type(result));
+        hlo_type(result), further);
   return out;
 }
 

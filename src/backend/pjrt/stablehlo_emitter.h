@@ -40,13 +40,16 @@ class HloEmitter {
   void set_scope(std::string_view scope) { scope_ = hlo_name(scope); }
 
   // The general form. `operation` with its dialect ("stablehlo.add"); `attributes` as written between <{ }>,
-  // empty for none; `region` the text between ({ and }), empty for none.
+  // empty for none; `region` the text between ({ and }), empty for none; `further` attributes that are no
+  // part of the operation, written between { }.
   HloValue emit(std::string_view operation, std::span<const HloValue> operands, const TensorType& result,
-                std::string_view attributes = {}, std::string_view region = {});
+                std::string_view attributes = {}, std::string_view region = {},
+                std::string_view further = {});
   HloValue emit(std::string_view operation, std::initializer_list<HloValue> operands,
-                const TensorType& result, std::string_view attributes = {}, std::string_view region = {}) {
+                const TensorType& result, std::string_view attributes = {}, std::string_view region = {},
+                std::string_view further = {}) {
     return emit(operation, std::span<const HloValue>(operands.begin(), operands.size()), result, attributes,
-                region);
+                region, further);
   }
 
   // Several results, several regions (each as `region` returns it).
@@ -88,8 +91,8 @@ class HloEmitter {
  private:
   std::string fresh_name(std::string_view operation);
   void write(std::string_view results, std::string_view operation, std::span<const HloValue> operands,
-             std::string_view attributes, std::span<const std::string> regions,
-             std::string_view result_types);
+             std::string_view attributes, std::span<const std::string> regions, std::string_view result_types,
+             std::string_view further = {});
   std::string& out_;
   std::string scope_;
   int count_ = 0;

@@ -29,10 +29,10 @@ std::vector<HloValue> starts(HloEmitter& emit, const HloValue& index, const HloV
 
 class LoopPrinter {
  public:
-  LoopPrinter(HloEmitter& emit, const GraphLoop& loop, const Vendor& vendor,
+  LoopPrinter(HloEmitter& emit, const GraphLoop& loop, const Vendor& vendor, const Mesh& mesh,
               FunctionRef<const HloValue&(const Value&)> outside,
               FunctionRef<const HloValue&(int, int)> stack)
-      : emit_(emit), loop_(loop), vendor_(vendor), outside_(outside), stack_(stack) {}
+      : emit_(emit), loop_(loop), vendor_(vendor), mesh_(mesh), outside_(outside), stack_(stack) {}
 
   LoopResults print() {
     emit_.set_scope(loop_.node(0, 0).scope);
@@ -100,7 +100,7 @@ class LoopPrinter {
           operands.push_back(operand.kind == Kind::kInside ? values[static_cast<size_t>(operand.index)]
                                                            : opened_.at({operand.kind, operand.index}));
         emit_.set_scope("each/" + node.scope);
-        values.push_back(translate(emit_, node, operands, vendor_));
+        values.push_back(translate(emit_, node, operands, vendor_, mesh_));
       }
       close(variables, values);
       emit_.emit_return(variables);
@@ -152,6 +152,7 @@ class LoopPrinter {
   HloEmitter& emit_;
   const GraphLoop& loop_;
   const Vendor& vendor_;
+  const Mesh& mesh_;
   FunctionRef<const HloValue&(const Value&)> outside_;
   FunctionRef<const HloValue&(int, int)> stack_;
   std::vector<HloValue> start_;
@@ -176,10 +177,10 @@ HloValue LoopResults::value(HloEmitter& emit, const GraphLoop& loop, const LoopP
   return emit.reshape(emit.slice(stack, first, limit), type.shape);
 }
 
-LoopResults print_loop(HloEmitter& emit, const GraphLoop& loop, const Vendor& vendor,
+LoopResults print_loop(HloEmitter& emit, const GraphLoop& loop, const Vendor& vendor, const Mesh& mesh,
                        FunctionRef<const HloValue&(const Value&)> outside,
                        FunctionRef<const HloValue&(int loop, int position)> stack) {
-  return LoopPrinter(emit, loop, vendor, outside, stack).print();
+  return LoopPrinter(emit, loop, vendor, mesh, outside, stack).print();
 }
 
 }  // namespace vertebra::pjrt

@@ -19,7 +19,7 @@ struct LoopResults {
 };
 
 // `outside` writes and returns a value from before the loop; `stack` returns another loop's stack.
-LoopResults print_loop(HloEmitter& emit, const GraphLoop& loop, const Vendor& vendor,
+LoopResults print_loop(HloEmitter& emit, const GraphLoop& loop, const Vendor& vendor, const Mesh& mesh,
                        FunctionRef<const HloValue&(const Value&)> outside,
                        FunctionRef<const HloValue&(int loop, int position)> stack);
 

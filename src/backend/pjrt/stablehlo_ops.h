@@ -16,6 +16,7 @@ struct HloCall {
   const Node& node;
   std::span<const HloValue> operands;
   const Vendor& vendor;
+  const Mesh& mesh;
 
   const HloValue& operand(size_t i) const { return operands[i]; }
   const TensorType& result() const { return node.results[0]; }
@@ -30,7 +31,7 @@ using HloTranslation = HloValue (*)(const HloCall&);
 HloTranslation find_translation(std::string_view op);  // null when there is none
 // Writes a primitive node; unimplemented when it has no translation.
 HloValue translate(HloEmitter& emit, const Node& node, std::span<const HloValue> operands,
-                   const Vendor& vendor);
+                   const Vendor& vendor, const Mesh& mesh);
 HloTranslation find_elementwise_translation(std::string_view op);
 HloTranslation find_structural_translation(std::string_view op);
 HloTranslation find_indexing_translation(std::string_view op);

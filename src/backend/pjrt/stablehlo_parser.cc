@@ -174,6 +174,13 @@ class Parser {
       } while (take(",") && take("{"));
       expect(")");
     }
+    if (take("{")) {
+      const size_t stop = end_of_value(text_, at_, "}");
+      check(stop != std::string_view::npos && split_pairs(text_.substr(at_, stop - at_), out.further),
+            "the further attributes of {} are broken", out.name);
+      at_ = stop;
+      expect("}");
+    }
     expect(":");
     out.operand_types = types();
     expect("->");

@@ -32,7 +32,8 @@ struct ParsedOperation {
   int line = 0;
   std::string name;  // "stablehlo.add"
   std::vector<std::string> results, operands;
-  std::vector<std::pair<std::string, std::string>> attributes;  // in order, values as written
+  // In order, values as written: the operation's own, and such as stand beside it.
+  std::vector<std::pair<std::string, std::string>> attributes, further;
   std::vector<ParsedRegion> regions;
   std::vector<ParsedType> operand_types, result_types;
 

@@ -331,6 +331,8 @@ std::vector<OperationRule> make_rules() {
       {"stablehlo.dynamic_slice", -1, {{"slice_sizes", Form::kList}}, 0, dynamic_slice},
       {"stablehlo.dynamic_update_slice", -1, {}, 0, update_slice},
       {"stablehlo.while", -1, {}, 2, while_loop, -1},
+      {"sdy.sharding_constraint", 1, {{"sharding", Form::kSharding}}, 0, all_equal},
+      {"stablehlo.custom_call", 1, {{"call_target_name", Form::kTarget}}, 0, all_equal},
   };
   for (const char* name : {"stablehlo.add", "stablehlo.subtract", "stablehlo.multiply", "stablehlo.divide",
                            "stablehlo.maximum", "stablehlo.minimum", "stablehlo.power", "stablehlo.and",

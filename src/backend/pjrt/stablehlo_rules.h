@@ -15,6 +15,8 @@ enum class AttributeForm {
   kDirection,  // "#stablehlo<comparison_direction LT>"
   kPrecision,  // "[#stablehlo<precision HIGHEST>, ...]"
   kStruct,     // "#stablehlo.dot<...>": the type rule reads it
+  kSharding,   // of the result's type on the module's mesh, for Shardy
+  kTarget,     // "\"Sharding\"": a sharding for GSPMD stands beside the operation
 };
 
 struct AttributeRule {

@@ -2,7 +2,9 @@
 #include <limits>
 #include <map>
 
+#include "backend/pjrt/sharding_text.h"
 #include "backend/pjrt/stablehlo_ops.h"
+#include "ops/ops.h"
 
 namespace vertebra::pjrt {
 namespace {
@@ -112,6 +114,18 @@ HloValue dot_general(const HloCall& call) {
   return emit.convert(product, call.result().dtype);
 }
 
+HloValue with_sharding(const HloCall& call) {
+  const HloValue& a = call.operand(0);
+  const Sharding sharding = sharding_of(call.node);
+  const int rank = a.type.shape.rank();
+  const Partitioner partitioner = call.vendor.partitioner;
+  if (partitioner == Partitioner::kShardy)
+    return call.emit.emit("sdy.sharding_constraint", {a}, a.type,
+                          "sharding = " + sharding_text(sharding, rank, call.mesh, partitioner));
+  return call.emit.emit("stablehlo.custom_call", {a}, a.type, "call_target_name = \"Sharding\"", {},
+                        sharding_attribute(sharding, rank, call.mesh, partitioner));
+}
+
 }  // namespace
 
 HloTranslation find_structural_translation(std::string_view op) {
@@ -127,6 +141,7 @@ HloTranslation find_structural_translation(std::string_view op) {
       {"reduce_max", reduce_max},
       {"argmax", argmax},
       {"dot_general", dot_general},
+      {"with_sharding", with_sharding},
   };
   const auto it = kTable.find(op);
   return it == kTable.end() ? nullptr : it->second;

@@ -99,10 +99,6 @@ std::string wrong_gspmd(std::string_view text, const Mesh& mesh, const ParsedTyp
 
 }  // namespace
 
-std::string_view sharding_name(Partitioner partitioner) {
-  return partitioner == Partitioner::kShardy ? "sdy.sharding" : "mhlo.sharding";
-}
-
 std::string wrong_sharding(std::string_view text, Partitioner partitioner, const Mesh& mesh,
                            const ParsedType& type) {
   return partitioner == Partitioner::kShardy ? wrong_shardy(text, mesh, type) : wrong_gspmd(text, mesh, type);

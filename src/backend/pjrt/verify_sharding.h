@@ -10,8 +10,6 @@
 
 namespace vertebra::pjrt {
 
-// The attribute's name in the dictionaries of arguments and results.
-std::string_view sharding_name(Partitioner partitioner);
 // What is wrong with a sharding of a value of that type, in words; empty when nothing: form, names of axes,
 // rank, number of devices, division without remainder.
 std::string wrong_sharding(std::string_view text, Partitioner partitioner, const Mesh& mesh,

@@ -7,6 +7,7 @@
 #include <map>
 
 #include "backend/pjrt/chip_rules.h"
+#include "backend/pjrt/sharding_text.h"
 #include "backend/pjrt/stablehlo_rules.h"
 #include "backend/pjrt/verify_sharding.h"
 #include "base/error.h"
@@ -79,6 +80,10 @@ bool has_form(const std::string& text, AttributeForm form, const ParsedOperation
       return text == "[#stablehlo<precision HIGHEST>, #stablehlo<precision HIGHEST>]";
     case AttributeForm::kStruct:
       return text.starts_with("#stablehlo.");
+    case AttributeForm::kSharding:  // the verifier knows the mesh
+      return text.starts_with("#sdy.sharding<");
+    case AttributeForm::kTarget:
+      return text == "\"Sharding\"";
   }
   return false;
 }
@@ -163,10 +168,26 @@ class Verifier {
       check(has_form(*value, each.form, op), op, "the attribute '{}' is malformed: {}", each.name,
             std::string_view(*value).substr(0, 80));
     }
+    constraint(op);
     for (const ParsedRegion& region : op.regions) block(op, region, "stablehlo.return");
     const std::string wrong = rule->types(op);
     check(wrong.empty(), op, "{}", wrong);
     for (size_t i = 0; i < results; ++i) define(op, op.results[i], op.result_types[i]);
+  }
+
+  // A value pinned on the mesh, in the words of the vendor's partitioner; no other operation has attributes
+  // beside it.
+  void constraint(const ParsedOperation& op) const {
+    const bool shardy = op.name == "sdy.sharding_constraint", gspmd = op.name == "stablehlo.custom_call";
+    check(op.further.size() == (gspmd ? 1u : 0u), op, "{} further attributes given", op.further.size());
+    if (!shardy && !gspmd) return;
+    check(mesh_.devices() > 1 && shardy == (vendor_.partitioner == Partitioner::kShardy), op,
+          "the operation is for another partitioner, or for a mesh of several devices");
+    check(shardy || op.further[0].first == sharding_name(vendor_.partitioner), op,
+          "the attribute '{}' is unknown", shardy ? "" : op.further[0].first);
+    const std::string& text = shardy ? *op.attribute("sharding") : op.further[0].second;
+    const std::string wrong = wrong_sharding(text, vendor_.partitioner, mesh_, op.result_types[0]);
+    check(wrong.empty(), op, "the sharding is {}: {}", text, wrong);
   }
 
   using Dictionary = std::vector<std::pair<std::string, std::string>>;

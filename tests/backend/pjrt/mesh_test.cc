@@ -4,6 +4,7 @@
 
 #include <cmath>
 
+#include "backend/pjrt/collectives.h"
 #include "backend/pjrt/pjrt_buffer.h"
 #include "base/file.h"
 #include "base/json.h"
@@ -181,6 +182,53 @@ TEST_P(OnMesh, EachDeviceHoldsItsShareAndNoMore) {
   EXPECT_EQ(bytes_per_device({1, 4, 1}), norms + (all - norms) / 4);
   EXPECT_EQ(bytes_per_device({1, 1, 4}), norms + (all - norms) / 4);
   EXPECT_EQ(bytes_per_device({2, 2, 2}), norms + (all - norms) / 4);
+}
+
+// Fully sharded: a step gathers every parameter once and sums its gradient, and nothing of the size of the
+// activations travels (which is what partitioners make of it where the residual stream is not pinned).
+TEST_P(OnMesh, ByFsdpOnlyParametersAndGradientsTravel) {
+  for (const auto partitioner : {pjrt::Partitioner::kShardy, pjrt::Partitioner::kGspmd}) {
+    TrainGraphOptions step;
+    step.rows = kRows;
+    step.length = 64;
+    step.mesh = {1, 4, 1};
+    const auto model = small_model("llama");
+    const auto executable = open(step.mesh, partitioner)->compile(build_training_step(*model, step));
+    std::map<std::string, int64_t> bytes;
+    for (const pjrt::Collective& each : pjrt::collectives_of(*executable)) bytes[each.kind] += each.bytes;
+    const double parameters = 4.0 * static_cast<double>(count_parameters(model->parameters()));
+    const double gathered = static_cast<double>(bytes["all-gather"]),
+                 summed = static_cast<double>(bytes["all-reduce"] + bytes["reduce-scatter"]);
+    EXPECT_GT(gathered, 0.9 * parameters);
+    EXPECT_LT(gathered, 1.2 * parameters);
+    EXPECT_GT(summed, 0.9 * parameters);
+    EXPECT_LT(summed, 1.2 * parameters);
+  }
+}
+
+// A batch that the mesh does not divide is evaluated as well: every device computes all of it.
+TEST_P(OnMesh, AFewRowsAreEvaluatedByEveryDevice) {
+  const auto model = small_model("gpt2");
+  const std::vector<int32_t> token_bytes(kVocabulary, 1);
+  const auto loss = [&](const Mesh& mesh) {
+    const auto backend = open(mesh);
+    BufferSet parameters;
+    for (const ParameterSpec& spec : model->parameters())
+      parameters.set(spec.name,
+                     backend->upload_sharded(initial_value(spec, 1), parameter_sharding(spec, mesh)));
+    LossEvaluator evaluator(*backend, *model, parameters, 1, 6, DType::kF32, token_bytes);
+    Batch batch = {};
+    batch.rows = 1;
+    batch.length = batch.loss_tokens = 6;
+    batch.tokens = {1, 2, 3, 4, 5, 6};
+    batch.labels = {2, 3, 4, 5, 6, 7};
+    batch.segments.assign(6, 0);
+    batch.positions = {0, 1, 2, 3, 4, 5};
+    return evaluator
+        .run([&](int64_t index) { return index == 0 ? std::optional<Batch>(batch) : std::nullopt; })
+        .loss();
+  };
+  EXPECT_NEAR(loss({2, 2, 1}), loss({}), 1e-5);
 }
 
 TEST_P(OnMesh, ABufferIsOneTensorHoweverItIsCut) {

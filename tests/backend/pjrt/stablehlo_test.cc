@@ -154,7 +154,7 @@ Graph sharded_graph() {
   const Value x = graph.parameter("x", {DType::kF32, {4, 6}},
                                   {{{MeshAxis::kData, MeshAxis::kFsdp}, {MeshAxis::kTensor}}});
   const Value y = graph.parameter("y", {DType::kF32, {6}});
-  graph.add_output("x", multiply(x, 0.5), x);
+  graph.add_output("x", with_sharding(multiply(x, 0.5), {{{}, {MeshAxis::kTensor}}}), x);
   graph.add_output("y", multiply(y, 2.0), {}, {{{MeshAxis::kTensor}}});
   return graph;
 }
@@ -169,7 +169,7 @@ const Vendor& with_gspmd() {
 }
 
 std::string print_on(const Mesh& mesh, const Vendor& vendor) {
-  return print_stablehlo(prepare_graph(sharded_graph(), vendor), vendor, mesh);
+  return print_stablehlo(prepare_graph(sharded_graph(), vendor, mesh), vendor, mesh);
 }
 
 void expect_has(const std::string& text, const std::string& part) {
@@ -188,6 +188,9 @@ TEST(StableHlo, AMeshAndItsShardingsForBothPartitioners) {
   expect_has(
       shardy,
       R"(res_attrs = [{sdy.sharding = #sdy.sharding<@mesh, [{"data", "fsdp"}, {"tensor"}]>}, {sdy.sharding = #sdy.sharding<@mesh, [{"tensor"}]>}])");
+  expect_has(
+      shardy,
+      R"("sdy.sharding_constraint"(%multiply.2) <{sharding = #sdy.sharding<@mesh, [{}, {"tensor"}]>}> : (tensor<4x6xf32>) -> tensor<4x6xf32>)");
   verify_stablehlo(shardy, cpu(), mesh);
   const std::string gspmd = print_on(mesh, with_gspmd());
   EXPECT_EQ(gspmd.find("sdy"), std::string::npos);
@@ -197,6 +200,9 @@ TEST(StableHlo, AMeshAndItsShardingsForBothPartitioners) {
   expect_has(
       gspmd,
       R"(res_attrs = [{mhlo.sharding = "{devices=[4,3]<=[12]}"}, {mhlo.sharding = "{devices=[3,4]<=[2,2,3]T(2,0,1) last_tile_dim_replicate}"}])");
+  expect_has(
+      gspmd,
+      R"("stablehlo.custom_call"(%multiply.2) <{call_target_name = "Sharding"}> {mhlo.sharding = "{devices=[1,3,4]<=[2,2,3]T(2,0,1) last_tile_dim_replicate}"} : (tensor<4x6xf32>) -> tensor<4x6xf32>)");
   verify_stablehlo(gspmd, with_gspmd(), mesh);
   // Axes of length 1 are no axes; on one device nothing is said.
   expect_has(print_on({1, 2, 1}, cpu()), R"([{"fsdp"}, {}])");
@@ -220,6 +226,9 @@ TEST(StableHloVerifier, FindsShardingsThatPluginsOverlook) {
       {"{sdy.sharding = #sdy.sharding<@mesh, [{}]>}", "{sdy.shard = #sdy.sharding<@mesh, [{}]>}", "unknown"},
       {"\"data\"=2", "\"data\"=4", "the devices are"},
       {"res_attrs", "result_attrs", "res_attrs are missing"},
+      {"sharding_constraint\"(%multiply.2) <{sharding", "sharding_constraint\"(%multiply.2) <{shard",
+       "'shard' is unknown"},
+      {"[{}, {\"tensor\"}]>}> : ", "[{}, {\"tensors\"}]>}> : ", "malformed"},
   };
   const Mistake of_gspmd[] = {
       {"{devices=[4,3]<=[12]}", "{devices=[4,3]<=[12}", "malformed"},
@@ -228,6 +237,8 @@ TEST(StableHloVerifier, FindsShardingsThatPluginsOverlook) {
       {"{devices=[4,3]<=[12]}", "{devices=[3,4]<=[12]}", "does not divide dimension 0"},
       {"{devices=[4,3]<=[12]}", "{devices=[4,3,1]<=[12]}", "3 dimensions"},
       {"T(2,0,1)", "T(2,0,2)", "order of axes"},
+      {"\"Sharding\"}> {mhlo.sharding = ", "\"Sharding\"}> {mhlo.shard = ", "'mhlo.shard' is unknown"},
+      {"\"Sharding\"}> {", "\"Shardings\"}> {", "malformed"},
       {"{mhlo.sharding = \"{replicated}\"}", "{mhlo.shardings = \"{replicated}\"}", "unknown"},
   };
   const auto expect_found = [&](const Vendor& vendor, std::span<const Mistake> mistakes) {
