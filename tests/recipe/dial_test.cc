@@ -31,6 +31,20 @@ int64_t batch_of(const PretrainingInputs& in, const PretrainingPlan& plan) {
 
 constexpr int64_t kPlenty = int64_t{1} << 40;
 
+TEST(Dial, DevicesThatShareTheRowsGetAsManyEach) {
+  PretrainingInputs in = inputs_of(12, kPlenty);
+  const PretrainingPlan one = plan_pretraining(in, {});
+  in.batch_parts = 4;
+  const PretrainingPlan four = plan_pretraining(in, {});
+  EXPECT_EQ(four.rows, 4 * one.rows);
+  EXPECT_EQ(batch_of(in, four), batch_of(in, one)) << "the batch is the same, in fewer pieces";
+  in.batch_parts = 3;
+  EXPECT_EQ(plan_pretraining(in, {}).rows % 3, 0);
+  PretrainingChoices choices;
+  choices.rows = 5;
+  EXPECT_EQ(plan_pretraining(in, choices).rows, 5) << "what the recipe says wins";
+}
+
 TEST(Dial, TheModelGivesVocabularyAndLength) {
   const int expected_vocabulary[][2] = {{2, 512}, {4, 2048}, {6, 4096}, {12, 8192}, {24, 32768}};
   for (const auto& [depth, vocabulary] : expected_vocabulary) {

@@ -234,7 +234,7 @@ void PjrtExecutable::wait_for_oldest() {
   for (EventHandle* event : events) {
     try {
       client_->plugin().await(event, "run the graph");
-    } catch (const Error&) {  // kept, until the other events are awaited and freed
+    } catch (const Error&) {  // thrown on, once the other events are awaited and freed
       if (!first) first = std::current_exception();
     }
   }
