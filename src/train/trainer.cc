@@ -123,6 +123,17 @@ struct Trainer::Impl {
     }
   }
 
+  // Of parameters and optimizer state.
+  uint64_t bytes_per_device() const {
+    const Mesh& mesh = options.graph.mesh;
+    int64_t elements = 0;
+    for (const ParameterSpec& spec : model.parameters())
+      elements += shard_shape(spec.shape, parameter_sharding(spec, mesh), mesh, spec.name).elements();
+    for (const StateSpec& spec : states)
+      elements += shard_shape(spec.shape, spec.sharding, mesh, spec.name).elements();
+    return static_cast<uint64_t>(elements) * dtype_size(DType::kF32);
+  }
+
   void start_fresh() {
     for (const ParameterSpec& spec : model.parameters()) {
       const Tensor value = inputs.initial(spec);
@@ -306,6 +317,9 @@ TrainResult Trainer::run() {
   } else {
     t.start_fresh();
   }
+  if (const Mesh& mesh = options.graph.mesh; mesh.devices() > 1)
+    log_info("{} devices ({}), each with {} of parameters and optimizer state", mesh.devices(),
+             mesh.to_string(), format_bytes(t.bytes_per_device()));
   t.compile();
   if (t.update_executable) {
     for (const ParameterSpec& spec : t.model.parameters()) {
