@@ -59,6 +59,59 @@ TEST_P(Collectives, AFeedForwardBlockCutByTensorIsOneAllReduce) {
 
 VERTEBRA_WITH_CPU_PLUGINS(Collectives);
 
+// Fields of a protocol buffer, numbers and lengths below 128.
+std::string number(int field, int value) {
+  std::string out;
+  if (field >= 16) out += static_cast<char>(0x80 | ((field << 3) & 0x7f));
+  out += static_cast<char>(field >= 16 ? field >> 4 : field << 3);
+  return out + static_cast<char>(value);
+}
+std::string message(int field, const std::string& bytes) {
+  std::string out = number(field, static_cast<int>(bytes.size()));
+  out[0] = static_cast<char>(out[0] | 2);
+  return out + bytes;
+}
+std::string f32(int elements) {
+  return number(2, 11) + message(3, std::string(1, static_cast<char>(elements)));
+}
+std::string instruction(const std::string& opcode, int id, const std::string& shape,
+                        const std::string& rest) {
+  return message(2, message(2, opcode) + message(3, shape) + number(35, id) + rest);
+}
+
+// Groups in each of the four forms that plugins have used, and an operation in two pieces.
+TEST(CollectivesReader, ReadsEveryFormOfGroups) {
+  const std::string of_first = message(36, "\x01");
+  const std::string groups = message(1, message(1, std::string("\x00\x01\x02", 3)));
+  const std::string counted = number(1, 2) + number(2, 4);
+  const std::string axis = message(1, message(1, "x") + number(2, 5));
+  const std::string computation =
+      instruction("parameter", 1, f32(16), "") +
+      instruction("all-reduce", 2, f32(16), of_first + message(87, groups)) +
+      instruction("all-reduce", 3, f32(16),
+                  of_first + message(49, message(1, std::string("\x00\x01\x02", 3)))) +
+      instruction("all-reduce", 4, f32(16), of_first + message(87, message(2, counted))) +
+      instruction("all-gather-start", 5, message(4, f32(16)) + message(4, f32(64)),
+                  of_first + message(92, counted)) +
+      instruction("all-gather-done", 6, f32(64), message(36, "\x05")) +
+      instruction("reduce-scatter", 7, f32(4),
+                  of_first + message(93, message(1, axis + axis) + message(2, number(1, 1)))) +
+      instruction("collective-permute", 8, f32(16), of_first);
+  ASSERT_GT(computation.size(), 127u);
+  std::string module = "\x1a";  // field 3, with a length of two bytes
+  module += static_cast<char>(0x80 | (computation.size() & 0x7f));
+  module += static_cast<char>(computation.size() >> 7);
+  module += computation;
+  const Counted wanted = {{"all-gather", 4, 1, 64 * 4},
+                          {"all-reduce", 3, 2, 2 * 16 * 4},
+                          {"all-reduce", 4, 1, 16 * 4},
+                          {"collective-permute", 0, 1, 16 * 4},
+                          {"reduce-scatter", 5, 1, 16 * 4}};
+  EXPECT_EQ(read_collectives(module, "hlo"), wanted);
+  for (size_t length = 1; length < module.size(); ++length)
+    EXPECT_THROW(read_collectives(std::string_view(module).substr(0, length), "hlo"), Error) << length;
+}
+
 TEST(CollectivesReader, RefusesWhatIsNoProgram) {
   EXPECT_EQ(read_collectives("", "hlo"), Counted{});
   EXPECT_THROW(read_collectives(std::string_view("\x1a\x05\x12", 3), "hlo"), Error);

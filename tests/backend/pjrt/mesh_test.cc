@@ -6,6 +6,7 @@
 
 #include "backend/pjrt/collectives.h"
 #include "backend/pjrt/pjrt_buffer.h"
+#include "backend/pjrt/shards.h"
 #include "base/file.h"
 #include "base/json.h"
 #include "base/rng.h"
@@ -317,6 +318,35 @@ TEST_P(TrainingOnMesh, AccumulatedGradientsAreCutToo) {
 
 VERTEBRA_WITH_CPU_PLUGINS(OnMesh);
 INSTANTIATE_TEST_SUITE_P(Pjrt, TrainingOnMesh, testing::Values("pjrt_c_api_cpu_plugin.so"), plugin_name);
+
+TEST(Shards, ThePartsOfAllDevicesMakeTheWhole) {
+  PhiloxSequence random(Philox(1, "shards"));
+  for (int attempt = 0; attempt < 300; ++attempt) {
+    const auto below = [&](int64_t n) {
+      return static_cast<int64_t>(random.uniform() * static_cast<double>(n));
+    };
+    const Mesh mesh = {1 + below(3), 1 + below(3), 1 + below(3)};
+    Shape shape;
+    for (int64_t rank = 1 + below(4); rank > 0; --rank) shape.push_back(1 + below(5));
+    Sharding sharding;
+    sharding.dims.resize(static_cast<size_t>(shape.rank()));
+    for (const MeshAxis axis : kMeshAxes) {
+      const int dim = static_cast<int>(below(shape.rank()));
+      if (below(3) == 0) continue;
+      sharding.dims[static_cast<size_t>(dim)].push_back(axis);
+      shape.set_dim(dim, shape[dim] * mesh.size(axis));
+    }
+    SCOPED_TRACE(fmt::format("{} {} {}", shape.to_string(), sharding.to_string(), mesh.to_string()));
+    const Shape part = shard_shape(shape, sharding, mesh, "test");
+    Tensor whole(DType::kI32, shape), found = Tensor::zeros({DType::kI32, shape});
+    for (int64_t i = 0; i < whole.elements(); ++i) whole.set(i, static_cast<double>(i + 1));
+    for (int64_t device = 0; device < mesh.devices(); ++device) {
+      const std::vector<int64_t> start = shard_start(shape, sharding, mesh, device);
+      pjrt::put_part(found, start, pjrt::take_part(whole, start, part));
+    }
+    EXPECT_TRUE(found.same_bits(whole));
+  }
+}
 
 TEST(ModelOnMesh, WhatDoesNotDivideIsNamedWithTheRemedy) {
   const auto message = [](const auto& check) -> std::string {
