@@ -17,8 +17,8 @@ struct Recipe {
   Json tables = Json::object();  // model and stages, by name
   std::string text;              // the file as written, for the report
 
-  // A path of the recipe: absolute, or relative to the recipe's folder, or else (as people type it in --set) to
-  // the working folder, where it exists there and not beside the recipe.
+  // A path of the recipe: absolute, or relative to the recipe's folder, or else (as people type it in --set)
+  // to the working folder, where it exists there and not beside the recipe.
   std::filesystem::path resolve(const std::string& path) const;
   Settings table(const std::string& name) const;
 };

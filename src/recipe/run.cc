@@ -203,23 +203,48 @@ std::string RunContext::last_training_stage() const {
        recipe.file.string());
 }
 
-std::vector<StageGraph> recipe_graphs(const Recipe& written, Backend& backend, ThreadTeam& team,
-                                      bool native_bf16) {
+namespace {
+
+// Calls use(context, stage, model settings, conditions) for every stage of the recipe, configured.
+template <class Use>
+void for_each_stage(const Recipe& written, Backend& backend, ThreadTeam& team, bool native_bf16, Use&& use) {
   check_tables(written);
   const Recipe recipe = with_implied_stages(written);
   const RunContext context{recipe, {}, backend, team};
   std::vector<Planned> stages = plan(context, {});
   context.last_training_stage();  // must be there
-  const ModelSettings settings = ModelSettings::read(context);
+  const ModelSettings model = ModelSettings::read(context);
   Settings tokenizer = recipe.table("tokenizer");
-  const GraphConditions conditions = {read_vocabulary(tokenizer, settings), native_bf16};
+  const GraphConditions conditions = {read_vocabulary(tokenizer, model), native_bf16};
+  for (Planned& planned : stages) use(context, *planned.stage, model, conditions);
+}
+
+}  // namespace
+
+std::vector<StageGraph> recipe_graphs(const Recipe& recipe, Backend& backend, ThreadTeam& team,
+                                      bool native_bf16) {
   std::vector<StageGraph> out;
-  for (Planned& planned : stages) {
-    for (StageGraph& each : planned.stage->graphs(context, conditions))
-      out.push_back({fmt::format("{}/{}", planned.stage->name(), each.name), std::move(each.graph)});
-  }
-  const std::unique_ptr<Model> model = settings.make(conditions.vocabulary);
-  out.push_back({"chat/serving", build_serving_step(*model, serving_shape(*model, {.max_requests = 1}))});
+  std::unique_ptr<Model> released;
+  for_each_stage(recipe, backend, team, native_bf16,
+                 [&](const RunContext& context, Stage& stage, const ModelSettings& model,
+                     const GraphConditions& conditions) {
+                   for (StageGraph& each : stage.graphs(context, conditions))
+                     out.push_back({fmt::format("{}/{}", stage.name(), each.name), std::move(each.graph)});
+                   if (!released) released = model.make(conditions.vocabulary);
+                 });
+  out.push_back(
+      {"chat/serving", build_serving_step(*released, serving_shape(*released, {.max_requests = 1}))});
+  return out;
+}
+
+std::vector<Training> recipe_trainings(const Recipe& recipe, Backend& backend, ThreadTeam& team,
+                                       bool native_bf16) {
+  std::vector<Training> out;
+  for_each_stage(
+      recipe, backend, team, native_bf16,
+      [&](const RunContext&, Stage& stage, const ModelSettings&, const GraphConditions& conditions) {
+        if (auto training = stage.training(conditions)) out.push_back(std::move(*training));
+      });
   return out;
 }
 

@@ -38,6 +38,10 @@ struct RunOutcome {
 std::vector<StageGraph> recipe_graphs(const Recipe& recipe, Backend& backend, ThreadTeam& team,
                                       bool native_bf16);
 
+// The recipe's training stages, likewise. Throws invalid_argument when it has none.
+std::vector<Training> recipe_trainings(const Recipe& recipe, Backend& backend, ThreadTeam& team,
+                                       bool native_bf16);
+
 RunOutcome run_recipe(const Recipe& recipe, Backend& backend, ThreadTeam& team, const RunOptions& options);
 
 }  // namespace vertebra

@@ -13,7 +13,9 @@
 #include "backend/backend.h"
 #include "base/manifest.h"
 #include "base/thread_team.h"
+#include "models/model.h"
 #include "recipe/recipe.h"
+#include "train/train_graph.h"
 
 namespace vertebra {
 
@@ -34,6 +36,15 @@ struct RunContext {
 struct StageGraph {
   std::string name;
   Graph graph;
+};
+
+// What a training stage trains, and what its step computes; made without any data.
+struct Training {
+  std::string stage;
+  std::unique_ptr<Model> model;
+  TrainGraphOptions graph;
+  int64_t accumulation = 1;
+  bool open_accumulation = false;  // rows and accumulation follow from the amount of data: taken as plenty
 };
 
 // What decides about a stage's graphs beside its settings.
@@ -60,6 +71,8 @@ class Stage {
   // The graphs that run() would compile, made without any data; after configure(). What the recipe leaves to
   // the amount of data is taken as if there were plenty.
   virtual std::vector<StageGraph> graphs(const RunContext&, const GraphConditions&) { return {}; }
+  // Of a training stage.
+  virtual std::optional<Training> training(const GraphConditions&) { return std::nullopt; }
 
   // Fills `folder`, which exists: empty for a stage that starts over, as it was left for one that resumes.
   // Returns the measured results.

@@ -64,6 +64,7 @@ class TrainStage final : public Stage {
   Json further_settings(const RunContext&) const override;
   std::vector<std::string> needs(const RunContext& context) const override;
   std::map<std::string, fs::path> files(const RunContext&) const override { return chat_.files(); }
+  std::optional<Training> training(const GraphConditions& conditions) override;
   std::vector<StageGraph> graphs(const RunContext& context, const GraphConditions& conditions) override;
   Json run(const RunContext& context, const fs::path& folder) override;
 
@@ -205,26 +206,38 @@ EngineOptions TrainStage::sampling_options(bool native_bf16) const {
   return out;
 }
 
+std::optional<Training> TrainStage::training(const GraphConditions& conditions) {
+  Training out;
+  out.stage = name();
+  out.model = model_.make(conditions.vocabulary);
+  if (kind_ == Kind::kPretrain) {
+    follow_plan(*out.model, int64_t{1} << 50, {});
+    out.open_accumulation = !choices_.accumulation && !choices_.rows;
+  }
+  out.graph = trainer_.graph;
+  out.graph.rows = loader_.rows;
+  out.graph.length = loader_.length;
+  out.graph.compute = compute(conditions.native_bf16);
+  out.accumulation = trainer_.accumulation;
+  return out;
+}
+
 std::vector<StageGraph> TrainStage::graphs(const RunContext&, const GraphConditions& conditions) {
-  const std::unique_ptr<Model> model = model_.make(conditions.vocabulary);
-  const bool planned = kind_ == Kind::kPretrain;
-  if (planned) follow_plan(*model, int64_t{1} << 50, {});
-  TrainGraphOptions options = trainer_.graph;
-  options.rows = loader_.rows;
-  options.length = loader_.length;
-  options.compute = compute(conditions.native_bf16);
+  const Training plan = *training(conditions);
+  const Model& model = *plan.model;
+  const TrainGraphOptions& options = plan.graph;
   std::vector<StageGraph> out;
   // How many micro-batches a step has may follow from the data: then both forms occur.
-  const bool open = planned && !choices_.accumulation && !choices_.rows;
-  if (open || trainer_.accumulation == 1) out.push_back({"step", build_training_step(*model, options)});
-  if (open || trainer_.accumulation > 1) {
-    out.push_back({"accumulation", build_accumulation_step(*model, options)});
-    out.push_back({"update", build_update_step(*model, options)});
+  if (plan.open_accumulation || plan.accumulation == 1)
+    out.push_back({"step", build_training_step(model, options)});
+  if (plan.open_accumulation || plan.accumulation > 1) {
+    out.push_back({"accumulation", build_accumulation_step(model, options)});
+    out.push_back({"update", build_update_step(model, options)});
   }
-  out.push_back({"evaluation", build_evaluation(*model, options.rows, options.length, options.compute)});
+  out.push_back({"evaluation", build_evaluation(model, options.rows, options.length, options.compute)});
   if (!sample_prompts_.empty()) {
     const EngineOptions sampling = sampling_options(conditions.native_bf16);
-    out.push_back({"sampling", build_serving_step(*model, serving_shape(*model, sampling))});
+    out.push_back({"sampling", build_serving_step(model, serving_shape(model, sampling))});
   }
   return out;
 }
