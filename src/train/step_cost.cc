@@ -28,8 +28,10 @@ struct Counts {
   double layer_products = 0;     // without the head
   double stored = 0, whole = 0;  // one chip's elements: of its part; of what fsdp gathers
   double gathered = 0, replicated = 0;  // whole, of those cut by fsdp; of those that are not
+  double tied = 0;                      // whole, of an embedding that is the head as well
   double states = 0;                    // one chip's elements of optimizer state
   double muon_flops = 0;                // of one chip
+  double cut_matrices = 0;              // of the layers, cut by tensor
   double widest = 0;                    // elements of the largest matrix outside of the layers
   int64_t feed_forward = 0, feed_forward_matrices = 0;
 };
@@ -50,6 +52,8 @@ Counts count(const Model& model, const StepShape& step) {
     const bool muon = step.graph.optimizer.kind == "muon" && spec.role == Role::kMatrix;
     if (spec.role == Role::kMatrix || spec.name == model.head()) out.products += elements;
     if (spec.role == Role::kMatrix) out.layer_products += elements;
+    if (spec.role == Role::kMatrix && parts_along(spec, step.graph.mesh, MeshAxis::kTensor) > 1)
+      ++out.cut_matrices;
     if (muon)
       out.muon_flops += muon_flops(spec.shape) / as_double(step.graph.mesh.fsdp * step.graph.mesh.tensor);
     if (spec.role == Role::kEmbedding || spec.role == Role::kHead) out.widest = std::max(out.widest, whole);
@@ -62,6 +66,7 @@ Counts count(const Model& model, const StepShape& step) {
     out.stored += stored;
     out.whole += whole;
     (by_fsdp > 1 ? out.gathered : out.replicated) += whole;
+    if (spec.role == Role::kEmbedding && spec.name == model.head()) out.tied = whole;
     out.states += stored * (muon ? 1 : 2);
   }
   return out;
@@ -150,16 +155,20 @@ class Predictor {
     const bool fsdp = mesh.fsdp > 1;
     add(Collective::kAllGather, "weights over fsdp, forward and backward", mesh.fsdp, mesh.tensor,
         2 * compute_bytes_ * counts_.gathered * micro_batches_);
-    add(Collective::kReduceScatter, "gradients over fsdp", mesh.fsdp, mesh.tensor,
-        4 * counts_.gathered * micro_batches_);
+    // A tied embedding has two gradients, which compilers sum over the chips before they add them.
+    const double cut = counts_.gathered + (fsdp ? counts_.tied : 0);
+    const double rest = fsdp ? 0 : counts_.replicated + counts_.tied;
+    add(Collective::kReduceScatter, "gradients over fsdp", mesh.fsdp, mesh.tensor, 4 * cut * micro_batches_);
     add(Collective::kAllReduce, "gradients over data", mesh.data, mesh.fsdp * mesh.tensor,
-        4 * (counts_.gathered / as_double(mesh.fsdp) + (fsdp ? 0 : counts_.replicated)) * micro_batches_);
+        4 * (cut / as_double(mesh.fsdp) + rest) * micro_batches_);
     if (fsdp)
       add(Collective::kAllReduce, "gradients of what is whole everywhere", replicas, mesh.tensor,
           4 * counts_.replicated * micro_batches_);
-    // f32 [tokens, E]: after attention and feed-forward, once forward and once backward each; attention's
-    // again where it is recomputed; after the embedding and before the head.
-    const double times = layers_ * (step_.graph.rematerialize ? 5 : 4) + 2;
+    // f32 [tokens, E]. Forward: after attention, after feed-forward, and the embedding. Backward: what each
+    // matrix that begins a block gives (q, k, v; gate, up), which compilers sum over the chips before they
+    // add them, and the head. Attention's forward sum again where it is recomputed.
+    const double begin_blocks = layers_ == 0 ? 0 : counts_.cut_matrices / layers_ - 2;
+    const double times = layers_ * (2 + begin_blocks + (step_.graph.rematerialize ? 1 : 0)) + 2;
     add(Collective::kAllReduce, "activations over tensor", mesh.tensor, 1,
         times * 4 * as_double(shape_.embedding) * tokens_ * micro_batches_);
   }

@@ -102,7 +102,7 @@ TEST(StepCost, OneChipByHand) {
 }
 
 TEST(StepCost, CollectivesByHand) {
-  const auto model = llama(2, 64, 4, 2, 96, 512);
+  const auto model = llama(2, 64, 4, 2, 96, 512, /*tied=*/false);
   const double vectors = 5 * 64,
                matrices = static_cast<double>(count_parameters(model->parameters())) - vectors;
 
@@ -117,7 +117,7 @@ TEST(StepCost, CollectivesByHand) {
   EXPECT_EQ(fsdp.memory.parameters, matrices + 4 * vectors);
 
   const StepCost tensor = predict_step_cost(*model, step_of({1, 1, 2}));
-  EXPECT_EQ(collective_bytes(tensor, Collective::kAllReduce), (2 * 4 + 2) * 4 * 64.0 * 256);
+  EXPECT_EQ(collective_bytes(tensor, Collective::kAllReduce), (2 * 7 + 2) * 4 * 64.0 * 256);
   EXPECT_EQ(collective_bytes(tensor, Collective::kAllGather), 0);
 
   // Together: the products of each other's shares; four micro-batches gather four times.
@@ -125,13 +125,21 @@ TEST(StepCost, CollectivesByHand) {
   const StepCost cost = predict_step_cost(*model, all);
   EXPECT_EQ(collective_bytes(cost, Collective::kAllGather), 2 * 4 * matrices / 2);
   EXPECT_EQ(collective_bytes(cost, Collective::kAllReduce),
-            4 * matrices / 4 + 4 * vectors + (2 * 4 + 2) * 4 * 64.0 * 256 / 4);
+            4 * matrices / 4 + 4 * vectors + (2 * 7 + 2) * 4 * 64.0 * 256 / 4);
   all.accumulation = 4;
   EXPECT_EQ(collective_bytes(predict_step_cost(*model, all), Collective::kReduceScatter),
             4 * 4 * matrices / 2);
   all.graph.compute = DType::kBF16;
   EXPECT_EQ(collective_bytes(predict_step_cost(*model, all), Collective::kAllGather),
             4 * 2 * 2 * matrices / 2);
+}
+
+// A tied embedding's two gradients are summed over the chips one by one.
+TEST(StepCost, ATiedEmbeddingIsReducedTwice) {
+  const auto model = llama(2, 64, 4, 2, 96, 512, /*tied=*/true);
+  const double all = static_cast<double>(count_parameters(model->parameters())), embedding = 512 * 64;
+  EXPECT_EQ(collective_bytes(predict_step_cost(*model, step_of({2, 1, 1})), Collective::kAllReduce),
+            4 * (all + embedding));
 }
 
 TEST(StepCost, ARingWithinAndBetweenGroups) {
