@@ -21,6 +21,8 @@ namespace fs = std::filesystem;
 struct Package {
   const char *vendor, *name, *version, *file;
 };
+void PrintTo(const Package& package, std::ostream* out) { *out << package.name << " " << package.version; }
+
 constexpr Package kPackages[] = {
     {"cpu", "lammps-jax-pjrt-cpu", "0.11.2", "lammps_jax_pjrt_cpu/pjrt_c_api_cpu_plugin.so"},
     {"cpu", "xla-cpu-pjrt", "0.0.1", "xla_plugins/xla_cpu_pjrt/xla_cpu_pjrt.so"},
