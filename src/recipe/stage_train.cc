@@ -323,6 +323,7 @@ Json TrainStage::run(const RunContext& context, const fs::path& folder) {
   const TrainResult result = trainer.run();
   save(folder, trainer, model, tokenizer);
 
+  const DeviceInfo device = context.backend.device();
   Json out = {{"parameters", count_parameters(model.parameters())},
               {"steps", result.steps},
               {"tokens", result.tokens},
@@ -330,7 +331,7 @@ Json TrainStage::run(const RunContext& context, const fs::path& folder) {
               {"skipped_updates", result.skipped},
               {"training", training},
               {"precision", dtype_name(options.graph.compute)},
-              {"device", context.backend.device().kind},
+              {"device", fmt::format("{} ({})", device.name, device.kind)},
               {"mesh", context.backend.mesh().to_string()},
               {"tokens_per_second", static_cast<double>(result.tokens) / std::max(1e-9, result.wall_seconds)},
               {"core_seconds", result.core_seconds},

@@ -3,7 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
-#include <set>
+#include <list>
 
 #include "backend/buffer_set.h"
 #include "backend/cpu/cpu_backend.h"
@@ -12,9 +12,11 @@
 #include "backend/pjrt/stablehlo.h"
 #include "backend/pjrt/verify_stablehlo.h"
 #include "engine/serving_graph.h"
+#include "models/sharding.h"
 #include "ops/ops.h"
 #include "tests/backend/pjrt/with_plugin.h"
 #include "tests/engine/tiny_model.h"
+#include "train/evaluate.h"
 #include "train/train_graph.h"
 
 namespace vertebra::pjrt {
@@ -167,6 +169,41 @@ TEST_P(PjrtLoops, GiveTheCpusLossCurve) {
     EXPECT_LT(losses[0].back(), losses[0].front() - 0.1);
     for (size_t i = 0; i < losses[0].size(); ++i)
       EXPECT_NEAR(losses[1][i], losses[0][i], 1e-4) << "step " << i;
+  }
+}
+
+// With the residual stream pinned inside the loop.
+TEST_P(PjrtLoops, RunOnAMesh) {
+  const auto model = model_of("llama", 4);
+  const BatchSequence one = [](int64_t index) -> std::optional<Batch> {
+    if (index > 0) return std::nullopt;
+    Batch out;
+    out.rows = 2;
+    out.length = 8;
+    for (int i = 0; i < 16; ++i) {
+      out.tokens.push_back(i * 3 % 32);
+      out.labels.push_back((i * 3 + 3) % 32);
+      out.segments.push_back(0);
+      out.positions.push_back(i % 8);
+    }
+    return out;
+  };
+  const auto loss_on = [&](Backend& backend) {
+    BufferSet parameters;
+    for (const ParameterSpec& spec : model->parameters())
+      parameters.set(spec.name, backend.upload_sharded(initial_value(spec, 1),
+                                                       parameter_sharding(spec, backend.mesh())));
+    LossEvaluator evaluator(backend, *model, parameters, 2, 8, DType::kF32, {});
+    return evaluator.run(one).loss();
+  };
+  const double wanted = loss_on(*make_cpu_backend());
+  for (const Partitioner partitioner : {Partitioner::kShardy, Partitioner::kGspmd}) {
+    static std::list<Vendor> vendors;  // plugins refer to them
+    vendors.push_back(looping());
+    vendors.back().partitioner = partitioner;
+    const auto mesh = make_pjrt_backend(
+        {.plugin = file(), .vendor = &vendors.back(), .mesh = {1, 2, 1}, .cache = std::filesystem::path()});
+    EXPECT_NEAR(loss_on(*mesh), wanted, 1e-5);
   }
 }
 
