@@ -1,6 +1,7 @@
 #include "base/file.h"
 
 #include <fcntl.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -207,6 +208,27 @@ void AtomicFolder::commit() {
   }
   committed_ = true;
   sync_path(folder_of(final_));
+}
+
+FolderLock::FolderLock(const fs::path& folder)
+    : fd_(open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)) {
+  if (fd_ < 0) fail_io("open", folder, errno);
+  if (flock(fd_, LOCK_EX | LOCK_NB) == 0) return;
+  const int error = errno;
+  close(fd_);
+  // A file system that knows no locks: nothing can be said.
+  if (error != EWOULDBLOCK) {
+    fd_ = -1;
+    return;
+  }
+  fail(
+      Code::kFailedPrecondition,
+      "another process is at work in the folder '{}'; wait for it, stop it, or choose another folder (--out)",
+      folder.string());
+}
+
+FolderLock::~FolderLock() {
+  if (fd_ >= 0) close(fd_);
 }
 
 MappedFile::MappedFile(const fs::path& path) {

@@ -62,6 +62,19 @@ class AtomicFolder {
   bool committed_ = false;
 };
 
+// A folder that this process works in alone, until destroyed or killed. Throws failed_precondition when
+// another has it.
+class FolderLock {
+ public:
+  explicit FolderLock(const std::filesystem::path& folder);
+  ~FolderLock();
+  FolderLock(const FolderLock&) = delete;
+  FolderLock& operator=(const FolderLock&) = delete;
+
+ private:
+  int fd_ = -1;
+};
+
 // For tests: called before every write with the path and the bytes about to be written; may throw.
 // Empty function: no hook.
 void set_write_hook_for_testing(std::function<void(const std::filesystem::path&, size_t size_bytes)> hook);

@@ -256,8 +256,11 @@ RunOutcome run_recipe(const Recipe& written, Backend& backend, ThreadTeam& team,
   const RunContext context{recipe, outcome.folder, backend, team};
   std::vector<Planned> stages = plan(context, options);
   for (const Planned& planned : stages) check_files(context, *planned.stage);
-  if (options.fresh) fs::remove_all(outcome.folder);
   fs::create_directories(outcome.folder);
+  const FolderLock alone(outcome.folder);
+  if (options.fresh) {
+    for (const auto& old : fs::directory_iterator(outcome.folder)) fs::remove_all(old.path());
+  }
   for (Planned& planned : stages) {
     outcome.stages.push_back(execute(context, planned));
     if (outcome.stages.back().name == "gate") {

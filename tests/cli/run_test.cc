@@ -283,6 +283,19 @@ cp small/tiny/model/model.safetensors small/tiny/pretrain/metrics.jsonl seen/
   EXPECT_EQ(steps, (std::vector<int64_t>{10, 20, 30, 40, 50, 60}));
 }
 
+TEST_F(Run, TwoRunsInOneFolderAreRefused) {
+  ASSERT_EQ(vertebra("run tiny.toml --stage tokenizer").code, 0);
+  {
+    const FolderLock other(folder_ / "runs" / "tiny");
+    const Outcome refused = vertebra("run tiny.toml --fresh --stage tokenizer");
+    EXPECT_EQ(refused.code, 1);
+    EXPECT_NE(refused.err.find("another process is at work in the folder"), std::string::npos) << refused.err;
+    EXPECT_TRUE(fs::exists(folder_ / "runs" / "tiny" / "tokenizer" / "manifest.json"));
+    EXPECT_EQ(vertebra("run tiny.toml --out other --stage tokenizer").code, 0);
+  }
+  EXPECT_EQ(vertebra("run tiny.toml --fresh --stage tokenizer").code, 0);
+}
+
 TEST_F(Run, AnInterruptSavesAndSaysHowToGoOn) {
   ASSERT_EQ(vertebra("run tiny.toml --set pretrain.steps=3000 --stage shards").code, 0);
   const std::string command = fmt::format(
