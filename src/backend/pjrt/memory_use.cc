@@ -23,12 +23,14 @@ std::string MemoryUse::to_string() const {
                      "parameters and optimizer state of at most {}: a smaller model, or more devices in "
                      "[mesh] (fsdp, tensor)",
                      gigabytes(device));
-  // Temporary memory is activations for the most part, and these grow with the tokens of a batch.
-  const auto share = 100 * static_cast<double>(device - fixed) / static_cast<double>(temporary);
-  return out + fmt::format(
-                   "about {:.0f} % of the batch's rows or of its length; or rematerialize = true, or more "
-                   "devices in [mesh]",
-                   std::max(1.0, share));
+  // Temporary memory is activations for the most part, and these grow with the tokens of a batch. How much it
+  // is the compiler may not have told; and where all of it would fit, something else holds memory.
+  const std::string rows = temporary == 0 || fits()
+                               ? "fewer rows of a batch, or shorter ones"
+                               : fmt::format("about {:.0f} % of the batch's rows or of its length",
+                                             std::max(1.0, 100 * static_cast<double>(device - fixed) /
+                                                               static_cast<double>(temporary)));
+  return out + rows + "; or rematerialize = true, or more devices in [mesh]";
 }
 
 MemoryUse memory_use(const Graph& graph, const DeviceMesh& mesh, uint64_t temporary) {

@@ -7,6 +7,7 @@
 
 #include "backend/cpu/cpu_backend.h"
 #include "backend/pjrt/executable_cache.h"
+#include "backend/pjrt/memory_use.h"
 #include "backend/pjrt/probe.h"
 #include "base/error.h"
 #include "base/file.h"
@@ -291,6 +292,20 @@ TEST(ExecutableCache, KeepsWithinItsLimitAndForgetsTheOldest) {
   fs::copy_file(cache.entry("a"), cache.entry("d"));
   EXPECT_EQ(cache.load("d"), std::nullopt);
   fs::remove_all(folder);
+}
+
+TEST(MemoryUse, SaysWhatWouldFitAsFarAsItIsKnown) {
+  using pjrt::MemoryUse;
+  const auto expect = [](const MemoryUse& use, const char* wanted) {
+    EXPECT_NE(use.to_string().find(wanted), std::string::npos) << use.to_string();
+  };
+  const auto gigabytes = [](uint64_t count) { return count * 1'000'000'000; };
+  expect({.inputs = gigabytes(2), .temporary = gigabytes(8), .device = gigabytes(6)},
+         "about 50 % of the batch");
+  expect({.inputs = gigabytes(7), .temporary = gigabytes(8), .device = gigabytes(6)}, "at most 6 GB");
+  // The compiler ran out itself, or other buffers hold the memory: no share can be named.
+  expect({.inputs = gigabytes(2), .device = gigabytes(6)}, "fewer rows");
+  expect({.inputs = gigabytes(2), .temporary = gigabytes(3), .device = gigabytes(6)}, "fewer rows");
 }
 
 // A load in one process while others write and make room: a whole entry or none, never a part.
