@@ -1,27 +1,18 @@
 // vertebra lint as a user runs it. No plugin and no data are needed.
 #include <fmt/format.h>
 #include <gtest/gtest.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
-#include <cstdlib>
 #include <filesystem>
 #include <set>
 
 #include "backend/pjrt/vendors.h"
-#include "base/file.h"
-#include "base/json.h"
+#include "tests/cli/run_program.h"
 
 namespace vertebra {
 namespace {
 
 namespace fs = std::filesystem;
-
-struct Outcome {
-  int code = -1;
-  std::string out, err;
-  Json json() const { return parse_json(out, "stdout"); }
-};
 
 class Lint : public ::testing::Test {
  protected:
@@ -32,14 +23,7 @@ class Lint : public ::testing::Test {
   ~Lint() override { fs::remove_all(folder_); }
 
   Outcome run(const std::string& arguments) const {
-    const std::string command =
-        fmt::format("cd '{}' && {} lint {} > out 2> err", folder_.string(), VERTEBRA_PROGRAM, arguments);
-    Outcome outcome;
-    const int status = std::system(command.c_str());
-    if (WIFEXITED(status)) outcome.code = WEXITSTATUS(status);
-    outcome.out = read_file(folder_ / "out");
-    outcome.err = read_file(folder_ / "err");
-    return outcome;
+    return run_program(folder_, "lint " + arguments, folder_);
   }
 
   static fs::path recipes() { return fs::path(VERTEBRA_SOURCE_DIR) / "recipes"; }

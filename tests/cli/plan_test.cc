@@ -1,26 +1,17 @@
 // vertebra plan as a user runs it, and the tables of docs/scaling.md, which must be what it prints.
 #include <fmt/format.h>
 #include <gtest/gtest.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
-#include <cstdlib>
 #include <filesystem>
 #include <sstream>
 
-#include "base/file.h"
-#include "base/json.h"
+#include "tests/cli/run_program.h"
 
 namespace vertebra {
 namespace {
 
 namespace fs = std::filesystem;
-
-struct Outcome {
-  int code = -1;
-  std::string out, err;
-  Json json() const { return parse_json(out, "stdout"); }
-};
 
 class Plan : public ::testing::Test {
  protected:
@@ -32,15 +23,7 @@ class Plan : public ::testing::Test {
 
   // In the source folder, where recipes/ is.
   Outcome run(const std::string& arguments) const {
-    const std::string command =
-        fmt::format("cd '{}' && {} plan {} > '{}/out' 2> '{}/err'", VERTEBRA_SOURCE_DIR, VERTEBRA_PROGRAM,
-                    arguments, folder_.string(), folder_.string());
-    Outcome outcome;
-    const int status = std::system(command.c_str());
-    if (WIFEXITED(status)) outcome.code = WEXITSTATUS(status);
-    outcome.out = read_file(folder_ / "out");
-    outcome.err = read_file(folder_ / "err");
-    return outcome;
+    return run_program(VERTEBRA_SOURCE_DIR, "plan " + arguments, folder_);
   }
 
   fs::path folder_;

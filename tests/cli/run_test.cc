@@ -17,16 +17,12 @@
 #include "base/rng.h"
 #include "base/sha256.h"
 #include "formats/safetensors.h"
+#include "tests/cli/run_program.h"
 
 namespace vertebra {
 namespace {
 
 namespace fs = std::filesystem;
-
-struct Outcome {
-  int code = -1;
-  std::string out, err;
-};
 
 class Run : public ::testing::Test {
  protected:
@@ -56,16 +52,7 @@ class Run : public ::testing::Test {
     write_file_atomic(folder_ / (name + ".toml"), text);
   }
   // Runs the program in the test's folder.
-  Outcome vertebra(const std::string& arguments) const {
-    const std::string command = fmt::format("cd '{}' && {} {} > stdout 2> stderr < /dev/null",
-                                            folder_.string(), VERTEBRA_PROGRAM, arguments);
-    const int status = std::system(command.c_str());
-    Outcome outcome;
-    outcome.code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
-    outcome.out = read_file(folder_ / "stdout");
-    outcome.err = read_file(folder_ / "stderr");
-    return outcome;
-  }
+  Outcome vertebra(const std::string& arguments) const { return run_program(folder_, arguments, folder_); }
   std::string weights(const std::string& run) const {
     return sha256_file(folder_ / run / "tiny" / "model" / "model.safetensors");
   }

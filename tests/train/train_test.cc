@@ -8,6 +8,7 @@
 #include "base/interrupt.h"
 #include "base/rng.h"
 #include "base/sha256.h"
+#include "tests/train/loss_curve.h"
 #include "train/trainer.h"
 
 namespace vertebra {
@@ -191,18 +192,10 @@ TEST_F(TrainTest, AccumulationEqualsOneLargerBatch) {
     }
     Trainer trainer(*backend, *model, o, in);
     trainer.run();
-    std::vector<double> out;
-    const std::string text = read_file(o.folder / "metrics.jsonl");
-    for (size_t at = 0; at < text.size();) {
-      const size_t end = text.find('\n', at);
-      out.push_back(json_get<double>(parse_json(text.substr(at, end - at), "metrics"), "loss", "metrics"));
-      at = end + 1;
-    }
-    return out;
+    return logged_losses(o.folder);
   };
   const auto micro = losses(true), full = losses(false);
-  ASSERT_EQ(micro.size(), full.size());
-  for (size_t i = 0; i < micro.size(); ++i) EXPECT_NEAR(micro[i], full[i], 1e-4) << "step " << i;
+  expect_near(micro, full, 1e-4);
 }
 
 TEST_F(TrainTest, RematerialisationChangesNoBit) {

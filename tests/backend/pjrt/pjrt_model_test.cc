@@ -7,36 +7,16 @@
 #include "backend/cpu/cpu_backend.h"
 #include "base/file.h"
 #include "base/json.h"
-#include "base/rng.h"
+#include "tests/backend/pjrt/small_training.h"
 #include "tests/backend/pjrt/with_plugin.h"
 #include "tests/engine/tiny_model.h"
-#include "train/trainer.h"
 
 namespace vertebra {
 namespace {
 
 namespace fs = std::filesystem;
 
-constexpr int kRows = 2, kLength = 16, kVocabulary = 32;
-
-Batch counting_batch(int64_t index) {
-  Batch batch;
-  batch.rows = kRows;
-  batch.length = kLength;
-  const Philox random(3, "counting");
-  for (int row = 0; row < kRows; ++row) {
-    const auto start =
-        static_cast<int32_t>(random.below(static_cast<uint64_t>(index * kRows + row), kVocabulary));
-    for (int t = 0; t < kLength; ++t) {
-      batch.tokens.push_back((start + t) % kVocabulary);
-      batch.labels.push_back(t % 5 == 0 ? -1 : (start + t + 1) % kVocabulary);
-      batch.segments.push_back(t / 9);
-      batch.positions.push_back(t % 9);
-      batch.loss_tokens += t % 5 == 0 ? 0 : 1;
-    }
-  }
-  return batch;
-}
+constexpr int kRows = 2;
 
 class PjrtModel : public WithPlugin {
  protected:
@@ -48,53 +28,14 @@ class PjrtModel : public WithPlugin {
   void TearDown() override { fs::remove_all(folder_); }
 
   TrainerOptions options(const std::string& name, const std::string& optimizer) const {
-    TrainerOptions out;
-    out.graph.rows = kRows;
-    out.graph.length = kLength;
-    out.graph.optimizer.kind = optimizer;
-    out.graph.optimizer.learning_rate = 1e-2;
-    out.schedule.steps = 10;
-    out.schedule.warmup_steps = 4;
-    out.checkpoint_every = 5;
-    out.log_every = 1;
-    out.fingerprint = "test";
-    out.folder = folder_ / name;
-    return out;
+    return small_training(folder_ / name, kRows, optimizer);
   }
-
-  // Trains to the end, or until step `stop`; the losses in metrics.jsonl.
-  std::vector<double> train(Backend& backend, const TrainerOptions& options, const std::string& type,
-                            int64_t stop = -1) {
+  static std::vector<double> train(Backend& backend, const TrainerOptions& options, const std::string& type,
+                                   int64_t stop = -1) {
     Json sizes = {{"depth", 2}, {"embedding", 32}, {"heads", 2}, {"feed_forward", 48}};
     if (type == "llama") sizes["key_value_heads"] = 1;
-    const auto model = make_model(default_config(type, sizes, kVocabulary, 64), "test");
-    TrainerInputs inputs;
-    inputs.batch = [&](int64_t index) {
-      if (index == stop) throw Error(Code::kCancelled, "stopped by the test");
-      return counting_batch(index);
-    };
-    inputs.initial = [](const ParameterSpec& spec) { return initial_value(spec, 1); };
-    Trainer trainer(backend, *model, options, inputs);
-    if (stop < 0) {
-      trainer.run();
-    } else {
-      EXPECT_THROW(trainer.run(), Error);
-    }
-    std::vector<double> out;
-    const std::string text = read_file(options.folder / "metrics.jsonl");
-    for (size_t start = 0; start < text.size();) {
-      const size_t end = text.find('\n', start);
-      out.push_back(
-          json_get<double>(parse_json(text.substr(start, end - start), "metrics"), "loss", "metrics"));
-      start = end + 1;
-    }
-    return out;
-  }
-
-  static void expect_near(const std::vector<double>& found, const std::vector<double>& wanted,
-                          double tolerance) {
-    ASSERT_EQ(found.size(), wanted.size());
-    for (size_t i = 0; i < found.size(); ++i) EXPECT_NEAR(found[i], wanted[i], tolerance) << "step " << i + 1;
+    const auto model = make_model(default_config(type, sizes, kSmallVocabulary, 64), "test");
+    return train_small(backend, *model, options, stop);
   }
 
   fs::path folder_;
