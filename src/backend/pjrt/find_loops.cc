@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <map>
 #include <string>
+#include <tuple>
 
 #include "graph/op.h"
 
@@ -94,8 +95,9 @@ class LoopFinder {
         i = end + 1;
       }
     }
-    std::stable_sort(out.begin(), out.end(),
-                     [](const Candidate& a, const Candidate& b) { return a.saved() > b.saved(); });
+    std::sort(out.begin(), out.end(), [](const Candidate& a, const Candidate& b) {
+      return std::tuple(b.saved(), a.period, a.first) < std::tuple(a.saved(), b.period, b.first);
+    });
     return out;
   }
 
