@@ -7,16 +7,13 @@
 namespace vertebra {
 namespace {
 
-constexpr std::array<std::pair<DType, std::string_view>, 10> kNames = {{{DType::kF32, "f32"},
-                                                                        {DType::kBF16, "bf16"},
-                                                                        {DType::kF16, "f16"},
-                                                                        {DType::kF64, "f64"},
-                                                                        {DType::kI64, "i64"},
-                                                                        {DType::kI32, "i32"},
-                                                                        {DType::kU32, "u32"},
-                                                                        {DType::kI8, "i8"},
-                                                                        {DType::kU8, "u8"},
-                                                                        {DType::kBool, "bool"}}};
+constexpr auto kNames = std::to_array<std::pair<DType, std::string_view>>(
+    {{DType::kF32, "f32"},       {DType::kBF16, "bf16"},  {DType::kF16, "f16"},   {DType::kF64, "f64"},
+     {DType::kI64, "i64"},       {DType::kI32, "i32"},    {DType::kU32, "u32"},   {DType::kI8, "i8"},
+     {DType::kU8, "u8"},         {DType::kBool, "bool"},  {DType::kQ8_0, "q8_0"}, {DType::kQ4_0, "q4_0"},
+     {DType::kQ4_1, "q4_1"},     {DType::kQ5_0, "q5_0"},  {DType::kQ5_1, "q5_1"}, {DType::kQ2_K, "q2_k"},
+     {DType::kQ3_K, "q3_k"},     {DType::kQ4_K, "q4_k"},  {DType::kQ5_K, "q5_k"}, {DType::kQ6_K, "q6_k"},
+     {DType::kIQ4_NL, "iq4_nl"}, {DType::kMXFP4, "mxfp4"}});
 
 }  // namespace
 

@@ -59,7 +59,11 @@ struct TensorType {
   DType dtype = DType::kF32;
   Shape shape;
   bool operator==(const TensorType&) const = default;
-  size_t size_bytes() const { return static_cast<size_t>(shape.elements()) * dtype_size(dtype); }
+  // A block-quantized type counts whole blocks: its last dimension is a multiple of their elements.
+  size_t size_bytes() const {
+    const BlockSize block = block_size(dtype);
+    return static_cast<size_t>(shape.elements() / block.elements) * block.bytes;
+  }
   std::string to_string() const;  // "f32[4, 256]"
 };
 

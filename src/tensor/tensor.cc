@@ -1,10 +1,12 @@
 #include "tensor/tensor.h"
 
+#include <array>
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
 
 #include "base/progress.h"
+#include "tensor/block_quant.h"
 
 namespace vertebra {
 
@@ -66,8 +68,16 @@ double Tensor::at(int64_t i) const {
     case DType::kU8:
     case DType::kBool:
       return at_index(uint8_t{});
+    default: {
+      const BlockSize block = block_size(dtype());
+      std::array<float, kMaxBlockElements> values;
+      dequantize(
+          dtype(),
+          static_cast<const std::byte*>(raw()) + i / block.elements * static_cast<int64_t>(block.bytes),
+          std::span(values).first(static_cast<size_t>(block.elements)));
+      return values[static_cast<size_t>(i % block.elements)];
+    }
   }
-  return 0;
 }
 
 void Tensor::set(int64_t i, double value) {
@@ -94,6 +104,8 @@ void Tensor::set(int64_t i, double value) {
       return store(static_cast<uint8_t>(value));
     case DType::kBool:
       return store(static_cast<uint8_t>(value != 0));
+    default:
+      VERTEBRA_CHECK(false, "single elements of a block-quantized tensor cannot be set");
   }
 }
 
@@ -105,6 +117,11 @@ Tensor Tensor::clone() const {
 
 Tensor Tensor::to(DType wanted) const {
   if (wanted == dtype()) return *this;
+  if (is_block_quantized(dtype())) {
+    Tensor values(DType::kF32, shape());
+    dequantize(dtype(), raw(), values.data<float>());
+    return values.to(wanted);
+  }
   Tensor out(wanted, shape());
   for (int64_t i = 0; i < elements(); ++i) out.set(i, at(i));
   return out;

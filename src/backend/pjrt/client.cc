@@ -30,8 +30,9 @@ ElementType element_type(DType dtype) {
       return ElementType::kU8;
     case DType::kBool:
       return ElementType::kPred;
+    default:
+      return ElementType::kInvalid;
   }
-  return ElementType::kInvalid;
 }
 
 Client::Client(std::shared_ptr<Plugin> plugin, int64_t devices) : plugin_(std::move(plugin)) {

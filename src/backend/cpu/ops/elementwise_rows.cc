@@ -193,8 +193,9 @@ RowFunction::Plain find_convert_from(DType to) {
       return convert_row<F, uint8_t, int32_t>;
     case DType::kBool:
       return convert_row<F, bool, uint8_t>;
+    default:
+      return nullptr;
   }
-  return nullptr;
 }
 
 // Calls f with a value of the lane's C++ type.
@@ -317,12 +318,9 @@ Lane lane_of(DType dtype) {
       return Lane::kU32;
     case DType::kBool:
       return Lane::kBool;
-    case DType::kI32:
-    case DType::kI8:
-    case DType::kU8:
-      break;
+    default:
+      return Lane::kI32;
   }
-  return Lane::kI32;
 }
 
 size_t lane_size(Lane lane) {
