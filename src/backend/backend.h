@@ -73,6 +73,8 @@ class Backend {
     return allocate(type);
   }
   virtual std::unique_ptr<Buffer> upload_sharded(const Tensor& host, const Sharding&) { return upload(host); }
+  // True where buffers lie in the host's memory: reading them moves nothing over a bus.
+  virtual bool host_memory() const { return false; }
   // True where the chip multiplies bf16 natively: the recipe's "auto" precision asks.
   virtual bool native_bf16() const = 0;
   // Peak multiply-add rate (FLOP/s) measured or stated for f32 / bf16 products, for shares of the ceiling; of

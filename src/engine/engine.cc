@@ -4,6 +4,7 @@
 #include <map>
 #include <optional>
 
+#include "engine/sampling_graph.h"
 #include "engine/serving_graph.h"
 #include "models/sharding.h"
 
@@ -22,6 +23,12 @@ struct Sequence {
   std::vector<int32_t> pages;
   GenerationResult result;
 };
+
+Graph sampling_graph(const Model& model, const ServingShape& shape) {
+  return build_sampling(
+      serving::kLogits,
+      {DType::kF32, {Dim(shape.sampled, serving::kSampledSymbol), model.shape().vocabulary}});
+}
 
 int64_t ceil_divide(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -58,7 +65,14 @@ ServingShape serving_shape(const Model& model, const EngineOptions& options) {
   return shape;
 }
 
+DeviceGraphs device_graphs(const Model& model, const EngineOptions& options) {
+  ServingShape shape = serving_shape(model, options);
+  shape.choose_on_device = true;
+  return {build_serving_step(model, shape), sampling_graph(model, shape)};
+}
+
 struct Engine::Impl {
+  Backend& backend;
   const Model& model;
   BufferSet buffers;  // the step's inputs, the cache, the logits
   EngineOptions options;
@@ -74,11 +88,17 @@ struct Engine::Impl {
   // Inputs of the step under construction, kept to be filled again without allocating.
   std::vector<int32_t> tokens, positions, requests, sampled, page_table;
   std::vector<Sequence*> sampling;
+  std::optional<BoundExecutable> sampler;  // chooses at random on the device, once somebody asks
+  std::vector<float> sampling_options;
 
-  Impl(Backend& backend, const Model& model_in, const BufferSet& parameters, EngineOptions options_in)
-      : model(model_in), options(options_in), shape(serving_shape(model_in, options_in)) {
+  Impl(Backend& backend_in, const Model& model_in, const BufferSet& parameters, EngineOptions options_in)
+      : backend(backend_in),
+        model(model_in),
+        options(options_in),
+        shape(serving_shape(model_in, options_in)) {
     if (options.context_length == 0) options.context_length = model.shape().context_length;
     shape.mesh = backend.mesh();
+    shape.choose_on_device = !backend.host_memory();
     check_model_fits(model, shape.mesh);
     executable.emplace(backend, build_serving_step(model, shape), buffers, &parameters);
     for (int64_t i = shape.pages; i-- > 0;) free_pages.push_back(static_cast<int32_t>(i));
@@ -162,10 +182,70 @@ struct Engine::Impl {
     executable->run();
   }
 
-  // Chooses the next token of a sequence; true when the sequence has ended.
-  bool advance(Sequence& sequence, std::span<const float> logits) {
-    const auto position = static_cast<int64_t>(sequence.tokens.size());
-    const SampledToken choice = sequence.sampler.sample(logits, sequence.tokens, position);
+  // What the Sampler alone knows: it looks at the text before, or lists alternatives.
+  static bool needs_logits(const Sequence& sequence) {
+    return sequence.request.sampling.repetition_penalty != 1 || sequence.request.top_log_probabilities > 0;
+  }
+
+  // Fills the device's tokens with choices at random; those of the step itself are the likeliest.
+  void sample_on_device() {
+    if (!sampler) sampler.emplace(backend, sampling_graph(model, shape), buffers);
+    const auto upload_option = [&](const char* name, auto value_of) {
+      sampling_options.clear();
+      for (const Sequence* each : sampling) sampling_options.push_back(static_cast<float>(value_of(*each)));
+      buffers.at(name).copy_from(Tensor::view({DType::kF32, {static_cast<int64_t>(sampling.size())}},
+                                              sampling_options.data(), nullptr));
+    };
+    upload_option(sampling::kTemperature, [](const Sequence& s) { return s.request.sampling.temperature; });
+    upload_option(sampling::kTopK, [](const Sequence& s) { return s.request.sampling.top_k; });
+    upload_option(sampling::kTopP, [](const Sequence& s) { return s.request.sampling.top_p; });
+    upload_option(sampling::kMinP, [](const Sequence& s) { return s.request.sampling.min_p; });
+    upload_option(sampling::kUniform, [](const Sequence& s) {
+      return sampling_uniform(s.request.sampling.seed, static_cast<int64_t>(s.tokens.size()));
+    });
+    sampler->run();
+  }
+
+  // The next token of every sequence in `sampling`, and its row of logits where they are on the host.
+  struct Choices {
+    std::vector<SampledToken> tokens;
+    Tensor logits;
+  };
+  Choices choose() {
+    Choices out;
+    const auto asks = [&](auto predicate) {
+      return std::any_of(sampling.begin(), sampling.end(), predicate);
+    };
+    if (!shape.choose_on_device || asks([](const Sequence* each) { return needs_logits(*each); }))
+      out.logits = buffers.at(serving::kLogits).to_host();
+    Tensor device_tokens, device_logs;
+    if (shape.choose_on_device) {
+      if (asks([](const Sequence* each) {
+            return each->request.sampling.temperature > 0 && !needs_logits(*each);
+          }))
+        sample_on_device();
+      device_tokens = buffers.at(sampling::kToken).to_host();
+      device_logs = buffers.at(sampling::kLogProbability).to_host();
+    }
+    for (size_t i = 0; i < sampling.size(); ++i) {
+      Sequence& sequence = *sampling[i];
+      if (shape.choose_on_device && !needs_logits(sequence)) {
+        out.tokens.push_back({device_tokens.data<int32_t>()[i], device_logs.data<float>()[i]});
+      } else {
+        out.tokens.push_back(sequence.sampler.sample(row_of(out.logits, i), sequence.tokens,
+                                                     static_cast<int64_t>(sequence.tokens.size())));
+      }
+    }
+    return out;
+  }
+
+  std::span<const float> row_of(const Tensor& logits, size_t row) const {
+    const auto V = static_cast<size_t>(model.shape().vocabulary);
+    return logits.defined() ? logits.data<float>().subspan(row * V, V) : std::span<const float>();
+  }
+
+  // Adds the chosen token to a sequence; true when the sequence has ended.
+  bool advance(Sequence& sequence, const SampledToken& choice, std::span<const float> logits) {
     GenerationResult& result = sequence.result;
     result.log_probability += choice.log_probability;
     const auto& stops = sequence.request.stop_tokens;
@@ -223,11 +303,10 @@ bool Engine::step() {
   e.fill_step();
   e.run_forward();
   if (!e.sampling.empty()) {
-    const Tensor logits = e.buffers.at(serving::kLogits).to_host();
-    const auto V = static_cast<size_t>(e.model.shape().vocabulary);
+    const Impl::Choices choices = e.choose();
     for (size_t i = 0; i < e.sampling.size(); ++i) {
       Sequence* sequence = e.sampling[i];
-      if (!e.advance(*sequence, logits.data<float>().subspan(i * V, V))) continue;
+      if (!e.advance(*sequence, choices.tokens[i], e.row_of(choices.logits, i))) continue;
       e.release(*sequence);
       std::erase_if(e.running, [&](const auto& each) { return each.get() == sequence; });
     }

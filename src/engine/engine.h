@@ -51,6 +51,11 @@ struct GenerationResult {
 
 // The sizes of the engine's one graph. Throws invalid_argument for options that fit no engine of that model.
 ServingShape serving_shape(const Model& model, const EngineOptions& options);
+// What such an engine hands to a device beside the host: the step, and the choice of tokens at random.
+struct DeviceGraphs {
+  Graph step, sampling;
+};
+DeviceGraphs device_graphs(const Model& model, const EngineOptions& options);
 
 class Engine {
  public:

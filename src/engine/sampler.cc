@@ -34,6 +34,10 @@ void check_sampling(const SamplingOptions& o) {
           "repetition_penalty is {}, more than 0 and at most 10 was wanted", o.repetition_penalty);
 }
 
+double sampling_uniform(uint64_t seed, int64_t position) {
+  return static_cast<double>(Philox(seed, "sample").block(static_cast<uint64_t>(position))[0] >> 8) * 0x1p-24;
+}
+
 double log_sum_exp(std::span<const float> logits) {
   const float largest = *std::max_element(logits.begin(), logits.end());
   double sum = 0;
@@ -67,28 +71,54 @@ SampledToken Sampler::sample(std::span<const float> logits, std::span<const int3
   if (options_.temperature == 0) {
     return chosen(static_cast<int32_t>(std::max_element(scores.begin(), scores.end()) - scores.begin()));
   }
-  order_by_logit(scores, options_.top_k > 0 ? static_cast<size_t>(options_.top_k) : scores.size(), order_);
-  weights_.clear();
-  double total = 0;
-  const double largest = scores[static_cast<size_t>(order_[0])];
-  for (const int32_t id : order_) {
-    weights_.push_back(std::exp((scores[static_cast<size_t>(id)] - largest) / options_.temperature));
-    total += weights_.back();
-  }
-  // weights_[0] is 1 and the weights fall: both cuts keep a prefix. Only logits that are not numbers keep
-  // nothing.
-  size_t kept = 0;
+  keep(scores);
   double mass = 0;
-  while (kept < weights_.size() && weights_[kept] >= options_.min_p &&
-         (kept == 0 || mass < options_.top_p * total)) {
-    mass += weights_[kept++];
+  for (const int32_t id : order_) mass += weights_[static_cast<size_t>(id)];
+  double target = sampling_uniform(options_.seed, position) * mass;
+  for (const int32_t id : order_) {
+    target -= weights_[static_cast<size_t>(id)];
+    if (target < 0) return chosen(id);
   }
-  double target = Philox(options_.seed, "sample").uniform(static_cast<uint64_t>(position)) * mass;
-  for (size_t i = 0; i < kept; ++i) {
-    target -= weights_[i];
-    if (target < 0) return chosen(order_[i]);
+  return chosen(order_.back());
+}
+
+void Sampler::keep(std::span<const float> scores) {
+  const float largest = *std::max_element(scores.begin(), scores.end());
+  weights_.resize(scores.size());
+  double total = 0;
+  for (size_t i = 0; i < scores.size(); ++i) {
+    weights_[i] = std::exp((scores[i] - static_cast<double>(largest)) / options_.temperature);
+    total += weights_[i];
   }
-  return chosen(order_[kept > 0 ? kept - 1 : 0]);
+  const size_t most =
+      options_.top_k > 0 ? std::min(static_cast<size_t>(options_.top_k), scores.size()) : scores.size();
+  if (most == scores.size() && options_.top_p >= 1) {  // no order is needed
+    order_.clear();
+    for (size_t i = 0; i < scores.size(); ++i) {
+      if (weights_[i] >= options_.min_p) order_.push_back(static_cast<int32_t>(i));
+    }
+    if (order_.empty()) order_.push_back(0);  // logits that are not numbers
+    return;
+  }
+  // The likeliest few hold nearly all of the mass: more of the order is only worked out when they do not.
+  size_t kept = 0;
+  for (size_t ordered = std::min<size_t>(most, options_.top_k > 0 ? most : 256);;
+       ordered = std::min(most, ordered * 8)) {
+    order_by_logit(scores, ordered, order_);
+    if (most < scores.size() && ordered == most) {
+      total = 0;
+      for (const int32_t id : order_) total += weights_[static_cast<size_t>(id)];
+    }
+    double mass = 0;
+    kept = 0;
+    while (kept < order_.size() && weights_[static_cast<size_t>(order_[kept])] >= options_.min_p &&
+           (kept == 0 || mass < options_.top_p * total)) {
+      mass += weights_[static_cast<size_t>(order_[kept++])];
+    }
+    if (kept < order_.size() || ordered == most) break;
+  }
+  order_.resize(std::max<size_t>(kept, 1));
+  std::sort(order_.begin(), order_.end());
 }
 
 }  // namespace vertebra

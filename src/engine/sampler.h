@@ -34,10 +34,17 @@ class Sampler {
 
  private:
   SamplingOptions options_;
+  // Fills weights_ and the ids that the cuts keep, ascending, in order_.
+  void keep(std::span<const float> scores);
+
   std::vector<float> penalized_;
   std::vector<int32_t> order_;
-  std::vector<double> weights_;
+  std::vector<double> weights_;  // by id: exp((logit - largest) / temperature)
 };
+
+// The number in [0, 1), exact in f32, that chooses the token at `position`: the first id, in ascending order,
+// at which the mass of what the cuts keep goes beyond that share of it.
+double sampling_uniform(uint64_t seed, int64_t position);
 
 // log(sum(exp(logits))), in double precision.
 double log_sum_exp(std::span<const float> logits);

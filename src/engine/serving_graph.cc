@@ -2,13 +2,12 @@
 
 #include <map>
 
+#include "engine/sampling_graph.h"
 #include "models/sharding.h"
 #include "ops/ops.h"
 
 namespace vertebra {
 namespace {
-
-constexpr uint8_t kTokenSymbol = 1, kSampledSymbol = 2;
 
 // Parameters as graph inputs; attention over the paged cache.
 class ServingContext final : public ModelContext {
@@ -57,14 +56,20 @@ class ServingContext final : public ModelContext {
 
 Graph build_serving_step(const Model& model, const ServingShape& shape) {
   Graph graph;
-  const Dim N(shape.tokens, kTokenSymbol), M(shape.sampled, kSampledSymbol);
+  const Dim N(shape.tokens, serving::kTokenSymbol), M(shape.sampled, serving::kSampledSymbol);
   const Value tokens = graph.parameter(serving::kTokens, {DType::kI32, {N}});
   const Value positions = graph.parameter(serving::kPositions, {DType::kI32, {N}});
   const Value requests = graph.parameter(serving::kRequests, {DType::kI32, {N}});
   const Value sampled = graph.parameter(serving::kSampledRows, {DType::kI32, {M}});
   ServingContext context(graph, model, shape, requests, positions);
   const Value hidden = model.forward(context, tokens, positions);
-  graph.add_output(serving::kLogits, model.logits(context, gather_rows(hidden, sampled)));
+  const Value logits = model.logits(context, gather_rows(hidden, sampled));
+  graph.add_output(serving::kLogits, logits);
+  if (shape.choose_on_device) {
+    const SampledRows chosen = likeliest(logits);
+    graph.add_output(sampling::kToken, chosen.token);
+    graph.add_output(sampling::kLogProbability, chosen.log_probability);
+  }
   return graph;
 }
 

@@ -14,10 +14,12 @@ struct ServingShape {
   int64_t pages = 64;  // P
   int64_t page_size = 64;
   DType compute = DType::kF32;
-  Mesh mesh;  // of the backend
+  Mesh mesh;                      // of the backend
+  bool choose_on_device = false;  // the likeliest tokens are outputs too (sampling::kToken, kLogProbability)
 };
 
 namespace serving {
+inline constexpr uint8_t kTokenSymbol = 1, kSampledSymbol = 2;  // of the dimensions N and M
 inline constexpr const char* kTokens = "engine/tokens";         // i32 [N]
 inline constexpr const char* kPositions = "engine/positions";   // i32 [N]
 inline constexpr const char* kRequests = "engine/requests";     // i32 [N]: row of the page table

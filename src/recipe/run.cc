@@ -232,8 +232,9 @@ std::vector<StageGraph> recipe_graphs(const Recipe& recipe, Backend& backend, Th
                      out.push_back({fmt::format("{}/{}", stage.name(), each.name), std::move(each.graph)});
                    if (!released) released = model.make(conditions.vocabulary);
                  });
-  out.push_back(
-      {"chat/serving", build_serving_step(*released, serving_shape(*released, {.max_requests = 1}))});
+  DeviceGraphs chat = device_graphs(*released, {.max_requests = 1});
+  out.push_back({"chat/serving", std::move(chat.step)});
+  out.push_back({"chat/sampling", std::move(chat.sampling)});
   return out;
 }
 

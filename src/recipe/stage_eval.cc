@@ -46,7 +46,7 @@ class EvalStage final : public Stage {
   std::vector<StageGraph> graphs(const RunContext& context, const GraphConditions& conditions) override {
     const std::unique_ptr<Model> model = ModelSettings::read(context).make(conditions.vocabulary);
     std::vector<StageGraph> out;
-    out.push_back({"serving", build_serving_step(*model, serving_shape(*model, kEngine))});
+    out.push_back({"serving", device_graphs(*model, kEngine).step});
     return out;
   }
 

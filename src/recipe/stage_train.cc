@@ -237,7 +237,9 @@ std::vector<StageGraph> TrainStage::graphs(const RunContext&, const GraphConditi
   out.push_back({"evaluation", build_evaluation(model, options.rows, options.length, options.compute)});
   if (!sample_prompts_.empty()) {
     const EngineOptions sampling = sampling_options(conditions.native_bf16);
-    out.push_back({"sampling", build_serving_step(model, serving_shape(model, sampling))});
+    DeviceGraphs serving = device_graphs(model, sampling);
+    out.push_back({"serving", std::move(serving.step)});
+    out.push_back({"sampling", std::move(serving.sampling)});
   }
   return out;
 }

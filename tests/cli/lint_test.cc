@@ -54,8 +54,8 @@ TEST_F(Lint, CoversTrainingEvaluationAndServing) {
   std::set<std::string> names;
   const Json summary = outcome.json();
   for (const Json& module : summary["modules"]) names.insert(module["module"].get<std::string>());
-  for (const char* name : {"sft/step", "sft/evaluation", "sft/sampling.256.8", "eval/serving.256.32",
-                           "eval/serving.1.1", "chat/serving.1.1"})
+  for (const char* name : {"sft/step", "sft/evaluation", "sft/serving.256.8", "sft/sampling.8",
+                           "eval/serving.256.32", "eval/serving.1.1", "chat/serving.1.1", "chat/sampling.1"})
     EXPECT_TRUE(names.contains(name)) << name;
   const Outcome halves =
       run(fmt::format("'{}/hello.toml' --chip neuron --json --set sft.accumulation=4", recipes().string()));

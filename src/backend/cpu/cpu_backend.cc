@@ -64,6 +64,7 @@ class CpuBackend final : public Backend {
     buffer->copy_from(host);
     return buffer;
   }
+  bool host_memory() const override { return true; }
   bool native_bf16() const override {
     return active_isa() == Isa::kAvx512Bf16 || active_isa() == Isa::kNeonBf16;
   }

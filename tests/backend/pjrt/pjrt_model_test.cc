@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <functional>
 
 #include "backend/cpu/cpu_backend.h"
 #include "base/file.h"
@@ -71,34 +72,53 @@ TEST_P(PjrtModel, ACheckpointContinuesOnTheOtherDevice) {
   }
 }
 
-TEST_P(PjrtModel, GreedyTextIsTheCpusOwn) {
+// Generates the same prompts on both backends and compares tokens and probabilities.
+void expect_same_text(Backend& cpu, Backend& device, const char* type,
+                      const std::function<void(int prompt, GenerationRequest&)>& set_options) {
   constexpr int kPrompts = 20;
+  std::vector<std::vector<GenerationResult>> results;
+  for (Backend* each : {&cpu, &device}) {
+    const TinyModel tiny(*each, type);
+    Engine engine(*each, *tiny.model, tiny.parameters,
+                  {.max_requests = 3, .tokens_per_step = 32, .page_size = 8, .context_length = 64});
+    std::vector<GenerationRequest> requests;
+    for (int i = 0; i < kPrompts; ++i) {
+      GenerationRequest request;
+      request.prompt = tiny_prompt(i, 1 + (i * 7) % 40);
+      request.max_tokens = 3 + i % 9;
+      set_options(i, request);
+      requests.push_back(std::move(request));
+    }
+    results.push_back(engine.generate(std::move(requests)));
+  }
+  for (size_t i = 0; i < kPrompts; ++i) {
+    ASSERT_EQ(results[1][i].tokens.size(), results[0][i].tokens.size()) << i;
+    for (size_t t = 0; t < results[0][i].tokens.size(); ++t) {
+      const GeneratedToken &found = results[1][i].tokens[t], &wanted = results[0][i].tokens[t];
+      EXPECT_EQ(found.id, wanted.id) << "prompt " << i << ", token " << t;
+      EXPECT_EQ(found.top.size(), wanted.top.size());
+    }
+    EXPECT_NEAR(results[1][i].log_probability, results[0][i].log_probability, 1e-3);
+  }
+}
+
+TEST_P(PjrtModel, GreedyTextIsTheCpusOwn) {
+  const auto cpu = make_cpu_backend();
   for (const char* type : {"llama", "gpt2"}) {
     SCOPED_TRACE(type);
-    const auto cpu = make_cpu_backend();
-    std::vector<std::vector<GenerationResult>> results;
-    for (Backend* each : {cpu.get(), &backend()}) {
-      const TinyModel tiny(*each, type);
-      Engine engine(*each, *tiny.model, tiny.parameters,
-                    {.max_requests = 3, .tokens_per_step = 32, .page_size = 8, .context_length = 64});
-      std::vector<GenerationRequest> requests;
-      for (int i = 0; i < kPrompts; ++i) {
-        GenerationRequest request;
-        request.prompt = tiny_prompt(i, 1 + (i * 7) % 40);
-        request.max_tokens = 3 + i % 9;
-        request.sampling.temperature = 0;
-        requests.push_back(std::move(request));
-      }
-      results.push_back(engine.generate(std::move(requests)));
-    }
-    for (size_t i = 0; i < kPrompts; ++i) {
-      ASSERT_EQ(results[1][i].tokens.size(), results[0][i].tokens.size()) << i;
-      for (size_t t = 0; t < results[0][i].tokens.size(); ++t)
-        EXPECT_EQ(results[1][i].tokens[t].id, results[0][i].tokens[t].id)
-            << "prompt " << i << ", token " << t;
-      EXPECT_NEAR(results[1][i].log_probability, results[0][i].log_probability, 1e-3);
-    }
+    expect_same_text(*cpu, backend(), type, [](int, GenerationRequest&) {});
   }
+}
+
+TEST_P(PjrtModel, TextSampledOnTheDeviceIsTheCpusOwn) {
+  const auto cpu = make_cpu_backend();
+  expect_same_text(*cpu, backend(), "llama", [](int prompt, GenerationRequest& request) {
+    request.sampling.seed = static_cast<uint64_t>(prompt);
+    request.sampling.temperature = prompt % 4 == 0 ? 0 : 1;
+    request.sampling.top_k = prompt % 5 == 1 ? 9 : 0;
+    request.sampling.top_p = prompt % 3 == 1 ? 0.8 : 1;
+    request.top_log_probabilities = prompt % 7 == 2 ? 3 : 0;  // these are left to the host
+  });
 }
 
 VERTEBRA_WITH_CPU_PLUGINS(PjrtModel);
