@@ -3,10 +3,12 @@
 // both.
 //   bench_train [--json] [--threads N] [--rounds N] [--only SUBSTRING] [--no-peer] [--isa NAME] [--profile
 //   STEPS] [--device pjrt:cpu]
-// With --device, the fp32 cases on that PJRT plugin, beside jax.jit on the same plugin; VERTEBRA_PYTHON names
-// the Python that has JAX. Such a plugin takes all threads, whatever --threads says. Every measurement is a
-// process of its own, ours and PyTorch's alike, driven over pipes: "step" -> seconds and loss, "memory" ->
-// bytes. --profile runs our steps in this process, for perf.
+// With --device pjrt:cpu, the fp32 cases on that plugin, beside jax.jit on the same plugin; VERTEBRA_PYTHON
+// names the Python that has JAX. Such a plugin takes all threads, whatever --threads says. With any other
+// device (pjrt:cuda, ...) the cases for accelerators, bf16 at T 1024, as shares of the chip's stated peak;
+// beside PyTorch on the same chip where that is a GPU it sees, else beside JAX. Every measurement is a
+// process of its own, ours and the peer's alike, driven over pipes: "step" -> seconds and loss, "memory" ->
+// bytes, "ceiling" -> FLOP/s. --profile runs our steps in this process, for perf.
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/wait.h>
@@ -42,6 +44,7 @@ struct Case {
   Json sizes;
   int64_t vocabulary, context, rows, length;
   DType compute;
+  bool accelerator = false;  // too much for a CPU
 };
 
 const std::vector<Case>& cases() {
@@ -51,10 +54,13 @@ const std::vector<Case>& cases() {
     std::vector<Case> out;
     for (const DType compute : {DType::kF32, DType::kBF16}) {
       const std::string type(dtype_name(compute));
-      out.push_back({"llama-12m-b16-t256-" + type, "llama", llama, 4096, 1024, 16, 256, compute});
-      out.push_back({"llama-12m-b1-t128-" + type, "llama", llama, 4096, 1024, 1, 128, compute});
-      out.push_back({"gpt2-124m-b4-t256-" + type, "gpt2", gpt2, 50257, 1024, 4, 256, compute});
+      out.push_back({"llama-12m-b16-t256-" + type, "llama", llama, 4096, 1024, 16, 256, compute, false});
+      out.push_back({"llama-12m-b1-t128-" + type, "llama", llama, 4096, 1024, 1, 128, compute, false});
+      out.push_back({"gpt2-124m-b4-t256-" + type, "gpt2", gpt2, 50257, 1024, 4, 256, compute, false});
     }
+    const Json medium = {{"depth", 24}, {"embedding", 1024}, {"heads", 16}, {"feed_forward", 2816}};
+    out.push_back({"gpt2-124m-b8-t1024-bf16", "gpt2", gpt2, 50257, 1024, 8, 1024, DType::kBF16, true});
+    out.push_back({"llama-350m-b8-t1024-bf16", "llama", medium, 32000, 1024, 8, 1024, DType::kBF16, true});
     return out;
   }();
   return all;
@@ -72,6 +78,8 @@ struct Options {
   int rounds = 7;
   int profile_steps = 0;
   std::string only, worker, device = "cpu";
+
+  bool on_accelerator() const { return device != "cpu" && device != "pjrt:cpu"; }
 };
 
 pjrt::FoundPlugin find_plugin(const std::string& device) {
@@ -104,7 +112,7 @@ double step_clock_s(int threads) {
 class TrainingStep {
  public:
   TrainingStep(const Case& c, const Options& options)
-      : team_(options.threads), backend_(make_backend(options.device, team_)) {
+      : team_(options.threads), backend_(make_backend(options.device, team_)), compute_(c.compute) {
     idle_bytes_ = status_bytes("VmRSS:");
     const auto model = make_model(default_config(c.type, c.sizes, c.vocabulary, c.context), c.name);
     TrainGraphOptions graph;
@@ -127,7 +135,15 @@ class TrainingStep {
     return step_clock_s(team_.size()) - start;
   }
   double loss() const { return loss_; }
-  double memory_bytes() const { return status_bytes("VmHWM:") - idle_bytes_; }
+  // Of the process; on a device with memory of its own, of the buffers and what a step needs besides.
+  double memory_bytes() const {
+    if (backend_->host_memory()) return status_bytes("VmHWM:") - idle_bytes_;
+    double bytes = static_cast<double>(executable_->executable().workspace_bytes());
+    for (const auto& [name, buffer] : buffers_.all())
+      bytes += static_cast<double>(buffer->type().size_bytes());
+    return bytes;
+  }
+  double peak_flops() const { return backend_->peak_flops(compute_); }
   std::string describe() const { return executable_->executable().describe(); }
 
  private:
@@ -157,6 +173,7 @@ class TrainingStep {
 
   ThreadTeam team_;
   std::unique_ptr<Backend> backend_;
+  DType compute_;
   BufferSet buffers_;
   std::optional<BoundExecutable> executable_;
   double tokens_ = 0, loss_ = 0, idle_bytes_ = 0;
@@ -172,6 +189,8 @@ void serve(const Options& options) {
     if (std::string_view(line) == "step\n") {
       answer["seconds"] = step.run();
       answer["loss"] = step.loss();
+    } else if (std::string_view(line) == "ceiling\n") {
+      answer["flops"] = step.peak_flops();
     } else {
       answer["bytes"] = step.memory_bytes();
     }
@@ -294,7 +313,9 @@ void measure(const Options& options, const Case& c, const std::string& program) 
     const char* named = std::getenv("VERTEBRA_PYTHON");
     const std::string python = named != nullptr ? named : "python3",
                       peers = VERTEBRA_SOURCE_DIR "/bench/peers/";
-    if (options.device == "cpu") {
+    const bool gpu = options.device == "pjrt:cuda" || options.device == "pjrt:rocm";
+    config["device"] = gpu ? "cuda" : "cpu";  // PyTorch's name for GPUs of both vendors
+    if (options.device == "cpu" || gpu) {
       start("torch", {python, peers + "train.py", json_line(config)});
     } else {
       const pjrt::FoundPlugin plugin = find_plugin(options.device);
@@ -306,7 +327,12 @@ void measure(const Options& options, const Case& c, const std::string& program) 
     }
   }
   ThreadTeam team(options.threads);
-  double flops = measure_fma_ceiling(c.compute, team);
+  const auto ceiling = [&] {
+    if (!options.on_accelerator()) return measure_fma_ceiling(c.compute, team);
+    const auto answer = contenders[0].process->ask("ceiling");
+    return answer ? answer->at("flops").get<double>() : 0.0;
+  };
+  double flops = ceiling();
   for (int round = 0; round < options.rounds; ++round) {
     for (Contender& each : contenders) {
       // The threads of the one before spin on for a while after their step; they shall not slow down this
@@ -315,7 +341,7 @@ void measure(const Options& options, const Case& c, const std::string& program) 
       require(each.step(true), "{} ended in the midst of measuring", each.name);
     }
   }
-  flops = std::max(flops, measure_fma_ceiling(c.compute, team));
+  flops = std::max(flops, ceiling());
   for (Contender& each : contenders) {
     if (const auto answer = each.process->ask("memory")) each.bytes = answer->at("bytes").get<double>();
   }
@@ -377,7 +403,10 @@ int run(int argc, char** argv) {
   }
   for (const Case& each : cases()) {
     if (each.name.find(options.only) == std::string::npos) continue;
-    if (options.device != "cpu" && each.compute != DType::kF32) continue;
+    // By its whole name any case runs on any device.
+    const bool meant = each.accelerator == options.on_accelerator() &&
+                       (options.device != "pjrt:cpu" || each.compute == DType::kF32);
+    if (!meant && each.name != options.only) continue;
     if (options.profile_steps > 0) {
       profile(options, each);
     } else {

@@ -21,6 +21,9 @@ except ImportError as error:
 sizes = config["sizes"]
 L, E, H, V = sizes["depth"], sizes["embedding"], sizes["heads"], config["vocabulary"]
 B, T, D = config["rows"], config["length"], E // H
+DEVICE = config["device"]
+if DEVICE == "cuda" and not torch.cuda.is_available():
+    sys.exit("this PyTorch sees no GPU")
 
 
 def status_bytes(key):
@@ -103,9 +106,10 @@ class Gpt2(nn.Module):
 
 class Step:
     def __init__(self):
+        self.idle = status_bytes("VmRSS:")
         torch.manual_seed(0)
         torch.set_num_threads(config["threads"])
-        self.model = {"llama": Llama, "gpt2": Gpt2}[config["type"]]()
+        self.model = {"llama": Llama, "gpt2": Gpt2}[config["type"]]().to(DEVICE)
         for name, parameter in self.model.named_parameters():
             residual = name.endswith((".o.weight", ".down.weight", ".outer.weight"))
             if parameter.dim() > 1:
@@ -113,31 +117,36 @@ class Step:
         groups = [{"params": [p for p in self.model.parameters() if p.dim() > 1], "weight_decay": 0.1},
                   {"params": [p for p in self.model.parameters() if p.dim() == 1], "weight_decay": 0.0}]
         self.optimizer = torch.optim.AdamW(groups, lr=3e-4, betas=(0.9, 0.95), fused=True)
-        self.tokens = torch.randint(0, V, (B, T))
+        self.tokens = torch.randint(0, V, (B, T), device=DEVICE)
         self.labels = self.tokens.view(-1).roll(-1).view(B, T)
         self.loss = torch.compile(self.forward)
 
     def forward(self):
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=config["bf16"]):
+        with torch.autocast(DEVICE, dtype=torch.bfloat16, enabled=config["bf16"]):
             logits = self.model(self.tokens)
         return F.cross_entropy(logits.float().view(-1, V), self.labels.view(-1))
 
     def run(self):
-        clock = time.process_time if config["threads"] == 1 else time.perf_counter
+        clock = time.process_time if config["threads"] == 1 and DEVICE == "cpu" else time.perf_counter
         start = clock()
         loss = self.loss()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        return {"loss": loss.item(), "seconds": clock() - start}
+        value = loss.item()
+        if DEVICE == "cuda":
+            torch.cuda.synchronize()
+        return {"loss": value, "seconds": clock() - start}
+
+    def memory_bytes(self):
+        return torch.cuda.max_memory_allocated() if DEVICE == "cuda" else status_bytes("VmHWM:") - self.idle
 
 
 def main():
-    idle = status_bytes("VmRSS:")
     step = Step()
     for line in sys.stdin:
-        answer = step.run() if line == "step\n" else {"bytes": status_bytes("VmHWM:") - idle}
+        answer = step.run() if line == "step\n" else {"bytes": step.memory_bytes()}
         print(json.dumps(answer), file=answers, flush=True)
 
 
