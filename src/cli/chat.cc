@@ -81,7 +81,8 @@ class ChatCommand final : public Command {
   int run(const GlobalOptions& global) override {
     check_sampling(flags_.text.sampling);
     flags_.text.may_withhold = true;
-    Assistant assistant(open_backend(global), flags_.model, flags_.engine());
+    Backend& backend = open_backend(global);
+    Assistant assistant(backend, flags_.model, flags_.engine(backend));
     require(assistant.has_chat_template(), Code::kFailedPrecondition,
             "'{}' has no chat template, so it cannot chat; 'vertebra generate' continues plain text",
             flags_.model);

@@ -28,7 +28,8 @@ class GenerateCommand final : public Command {
     require(!flags_.prompts.empty(), "generate needs a prompt: -p TEXT");
     check_sampling(flags_.text.sampling);
     flags_.text.top_log_probabilities = std::max(0, top_);
-    Assistant assistant(open_backend(global), flags_.model, flags_.engine());
+    Backend& backend = open_backend(global);
+    Assistant assistant(backend, flags_.model, flags_.engine(backend));
     for (const std::string& prompt : flags_.prompts) {
       const bool stream = !global.json;
       if (stream) fmt::print("{}", prompt);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <CLI/CLI.hpp>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -15,6 +16,7 @@ struct GenerationFlags {
   std::vector<std::string> prompts;
   TextOptions text;
   int64_t context = 0;
+  std::optional<int64_t> draft_tokens;
 
   void add(CLI::App& app) {
     app.add_option("model", model, "A model folder, or a run folder")->required();
@@ -39,11 +41,18 @@ struct GenerationFlags {
         ->allow_extra_args(false);
     app.add_option("--context", context, "Context length in tokens (default: the model's)")
         ->check(CLI::Range(int64_t{2}, int64_t{1} << 24));
+    app.add_option(
+           "--draft-tokens", draft_tokens,
+           "Tokens tried at once where the text repeats itself; the answer stays the same (default: 8 on "
+           "the CPU, else 0)")
+        ->check(CLI::Range(int64_t{0}, int64_t{64}));
   }
 
-  EngineOptions engine(int64_t requests = 1) const {
+  // A device compiles one more step for every number of rows: there nothing is tried unless asked for.
+  EngineOptions engine(const Backend& backend) const {
     EngineOptions out;
-    out.max_requests = requests;
+    out.max_requests = 1;
+    out.draft_tokens = draft_tokens.value_or(backend.host_memory() ? 8 : 0);
     out.context_length = context;
     return out;
   }
@@ -52,6 +61,8 @@ struct GenerationFlags {
 inline Json result_to_json(const std::string& prompt, const TextResult& result) {
   Json out = {{"prompt", prompt}, {"text", result.text}, {"stop_reason", result.stop_reason}};
   out["usage"] = {{"input_tokens", result.prompt_tokens}, {"output_tokens", result.output_tokens}};
+  if (result.drafted_tokens > 0)
+    out["usage"]["drafted"] = {{"tried", result.drafted_tokens}, {"right", result.accepted_tokens}};
   if (result.withheld) out["withheld"] = true;
   out["log_probability"] = result.log_probability;  // of the whole answer, its end included
   return out;

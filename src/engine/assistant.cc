@@ -231,6 +231,8 @@ TextResult Assistant::collect(Pending& pending) {
   out.stop_sequence = pending.stream.stop_sequence();
   out.prompt_tokens = result.prompt_tokens;
   out.output_tokens = static_cast<int64_t>(result.tokens.size());
+  out.drafted_tokens = result.drafted;
+  out.accepted_tokens = result.accepted;
   out.log_probability = result.log_probability;
   out.tokens = std::move(result.tokens);
   if (pending.may_withhold) {

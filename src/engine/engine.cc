@@ -6,6 +6,7 @@
 
 #include "engine/sampling_graph.h"
 #include "engine/serving_graph.h"
+#include "engine/speculate.h"
 #include "models/sharding.h"
 
 namespace vertebra {
@@ -17,11 +18,21 @@ struct Sequence {
   GenerationRequest request;
   Engine::TokenCallback on_token;
   Sampler sampler;
+  PromptLookup lookup;
   std::vector<int32_t> tokens;  // prompt and answer
   int64_t cached = 0;
   int slot = -1;  // row of the page table
   std::vector<int32_t> pages;
   GenerationResult result;
+
+  bool decodes() const { return static_cast<int64_t>(tokens.size()) - cached == 1; }
+};
+
+// A sequence whose next tokens a step chooses: one row of logits for the one after its text, then one for
+// each token tried.
+struct Choosing {
+  Sequence* sequence = nullptr;
+  std::vector<int32_t> draft;
 };
 
 Graph sampling_graph(const Model& model, const ServingShape& shape) {
@@ -55,9 +66,11 @@ ServingShape serving_shape(const Model& model, const EngineOptions& options) {
       options.max_requests >= 1 && options.tokens_per_step >= options.max_requests && options.page_size >= 1,
       "the engine needs at least one request, as many tokens a step as requests, and pages of at least "
       "one token");
+  require(options.draft_tokens >= 0, "draft_tokens is {}, 0 or more was wanted", options.draft_tokens);
   ServingShape shape;
   shape.tokens = options.tokens_per_step;
-  shape.sampled = shape.requests = options.max_requests;
+  shape.requests = options.max_requests;
+  shape.sampled = std::min(shape.tokens, options.max_requests * (1 + options.draft_tokens));
   shape.page_size = options.page_size;
   shape.pages_per_request = ceil_divide(context, options.page_size);
   shape.pages = shape.pages_per_request * options.max_requests;
@@ -87,7 +100,7 @@ struct Engine::Impl {
   std::vector<int> free_slots;
   // Inputs of the step under construction, kept to be filled again without allocating.
   std::vector<int32_t> tokens, positions, requests, sampled, page_table;
-  std::vector<Sequence*> sampling;
+  std::vector<Choosing> choosing;
   std::optional<BoundExecutable> sampler;  // chooses at random on the device, once somebody asks
   std::vector<float> sampling_options;
 
@@ -122,26 +135,43 @@ struct Engine::Impl {
     finished[sequence.number] = std::move(sequence.result);
   }
 
+  // Puts one token of a sequence into the step.
+  void put(Sequence& sequence, int32_t token, int64_t position) {
+    if (position / shape.page_size == static_cast<int64_t>(sequence.pages.size())) {
+      VERTEBRA_CHECK(!free_pages.empty(),
+                     "the cache ran out of pages that every running request has its share of");
+      page_table[static_cast<size_t>(sequence.slot * shape.pages_per_request + position / shape.page_size)] =
+          free_pages.back();
+      sequence.pages.push_back(free_pages.back());
+      free_pages.pop_back();
+    }
+    tokens.push_back(token);
+    positions.push_back(static_cast<int32_t>(position));
+    requests.push_back(sequence.slot);
+  }
+
   // Feeds the next `count` tokens of a sequence.
   void feed(Sequence& sequence, int64_t count) {
-    for (int64_t i = 0; i < count; ++i) {
-      const int64_t position = sequence.cached + i;
-      if (position / shape.page_size == static_cast<int64_t>(sequence.pages.size())) {
-        VERTEBRA_CHECK(!free_pages.empty(),
-                       "the cache ran out of pages that every running request has its share of");
-        page_table[static_cast<size_t>(sequence.slot * shape.pages_per_request +
-                                       position / shape.page_size)] = free_pages.back();
-        sequence.pages.push_back(free_pages.back());
-        free_pages.pop_back();
-      }
-      tokens.push_back(sequence.tokens[static_cast<size_t>(position)]);
-      positions.push_back(static_cast<int32_t>(position));
-      requests.push_back(sequence.slot);
-    }
-    sequence.cached += count;
+    for (int64_t i = 0; i < count; ++i, ++sequence.cached)
+      put(sequence, sequence.tokens[static_cast<size_t>(sequence.cached)], sequence.cached);
     if (sequence.cached == static_cast<int64_t>(sequence.tokens.size())) {
       sampled.push_back(static_cast<int32_t>(tokens.size()) - 1);
-      sampling.push_back(&sequence);
+      choosing.push_back({&sequence, {}});
+    }
+  }
+
+  // Feeds the last token of an answer, and what may follow it, `most` tokens in all.
+  void feed_answer(Sequence& sequence, int64_t most) {
+    feed(sequence, 1);
+    // The token after the last right one is chosen as well: one less than may still come.
+    const int64_t missing = sequence.request.max_tokens - static_cast<int64_t>(sequence.result.tokens.size());
+    const auto draft = sequence.lookup.draft(sequence.tokens);
+    const auto count = static_cast<size_t>(
+        std::clamp<int64_t>(std::min(most, missing) - 1, 0, static_cast<int64_t>(draft.size())));
+    choosing.back().draft.assign(draft.begin(), draft.begin() + static_cast<std::ptrdiff_t>(count));
+    for (size_t i = 0; i < count; ++i) {
+      put(sequence, draft[i], sequence.cached + static_cast<int64_t>(i));
+      sampled.push_back(static_cast<int32_t>(tokens.size()) - 1);
     }
   }
 
@@ -150,14 +180,17 @@ struct Engine::Impl {
     positions.clear();
     requests.clear();
     sampled.clear();
-    sampling.clear();
-    // Answers go on first, one token each; what is left of the step is for prompts, the oldest first.
+    choosing.clear();
+    // Answers go on first, one token each and what may follow; what is left of the step is for prompts, the
+    // oldest first. While prompts wait, nothing is tried at their cost.
+    int64_t answers = 0, prompts = 0;
+    for (const auto& sequence : running) (sequence->decodes() ? answers : prompts) += 1;
     int64_t left = shape.tokens;
     for (const auto& sequence : running) {
-      if (static_cast<int64_t>(sequence->tokens.size()) - sequence->cached == 1) {
-        feed(*sequence, 1);
-        --left;
-      }
+      if (!sequence->decodes()) continue;
+      const auto before = static_cast<int64_t>(tokens.size());
+      feed_answer(*sequence, prompts > 0 ? 1 : left - (--answers));
+      left -= static_cast<int64_t>(tokens.size()) - before;
     }
     for (const auto& sequence : running) {
       const int64_t missing = static_cast<int64_t>(sequence->tokens.size()) - sequence->cached;
@@ -192,51 +225,71 @@ struct Engine::Impl {
     if (!sampler) sampler.emplace(backend, sampling_graph(model, shape), buffers);
     const auto upload_option = [&](const char* name, auto value_of) {
       sampling_options.clear();
-      for (const Sequence* each : sampling) sampling_options.push_back(static_cast<float>(value_of(*each)));
-      buffers.at(name).copy_from(Tensor::view({DType::kF32, {static_cast<int64_t>(sampling.size())}},
+      for (const Choosing& each : choosing) {
+        for (size_t i = 0; i <= each.draft.size(); ++i)
+          sampling_options.push_back(static_cast<float>(value_of(
+              each.sequence->request.sampling, static_cast<int64_t>(each.sequence->tokens.size() + i))));
+      }
+      buffers.at(name).copy_from(Tensor::view({DType::kF32, {static_cast<int64_t>(sampling_options.size())}},
                                               sampling_options.data(), nullptr));
     };
-    upload_option(sampling::kTemperature, [](const Sequence& s) { return s.request.sampling.temperature; });
-    upload_option(sampling::kTopK, [](const Sequence& s) { return s.request.sampling.top_k; });
-    upload_option(sampling::kTopP, [](const Sequence& s) { return s.request.sampling.top_p; });
-    upload_option(sampling::kMinP, [](const Sequence& s) { return s.request.sampling.min_p; });
-    upload_option(sampling::kUniform, [](const Sequence& s) {
-      return sampling_uniform(s.request.sampling.seed, static_cast<int64_t>(s.tokens.size()));
+    upload_option(sampling::kTemperature, [](const SamplingOptions& o, int64_t) { return o.temperature; });
+    upload_option(sampling::kTopK, [](const SamplingOptions& o, int64_t) { return o.top_k; });
+    upload_option(sampling::kTopP, [](const SamplingOptions& o, int64_t) { return o.top_p; });
+    upload_option(sampling::kMinP, [](const SamplingOptions& o, int64_t) { return o.min_p; });
+    upload_option(sampling::kUniform, [](const SamplingOptions& o, int64_t position) {
+      return sampling_uniform(o.seed, position);
     });
     sampler->run();
   }
 
-  // The next token of every sequence in `sampling`, and its row of logits where they are on the host.
-  struct Choices {
-    std::vector<SampledToken> tokens;
-    Tensor logits;
+  // What the rows of a step say: logits where the host needs them, else what the device chose.
+  struct Rows {
+    Tensor logits, tokens, log_probabilities;
   };
-  Choices choose() {
-    Choices out;
+  Rows read_rows() {
+    Rows out;
     const auto asks = [&](auto predicate) {
-      return std::any_of(sampling.begin(), sampling.end(), predicate);
+      return std::any_of(choosing.begin(), choosing.end(),
+                         [&](const Choosing& each) { return predicate(*each.sequence); });
     };
-    if (!shape.choose_on_device || asks([](const Sequence* each) { return needs_logits(*each); }))
-      out.logits = buffers.at(serving::kLogits).to_host();
-    Tensor device_tokens, device_logs;
+    if (!shape.choose_on_device || asks(needs_logits)) out.logits = buffers.at(serving::kLogits).to_host();
     if (shape.choose_on_device) {
-      if (asks([](const Sequence* each) {
-            return each->request.sampling.temperature > 0 && !needs_logits(*each);
+      if (asks([](const Sequence& each) {
+            return each.request.sampling.temperature > 0 && !needs_logits(each);
           }))
         sample_on_device();
-      device_tokens = buffers.at(sampling::kToken).to_host();
-      device_logs = buffers.at(sampling::kLogProbability).to_host();
-    }
-    for (size_t i = 0; i < sampling.size(); ++i) {
-      Sequence& sequence = *sampling[i];
-      if (shape.choose_on_device && !needs_logits(sequence)) {
-        out.tokens.push_back({device_tokens.data<int32_t>()[i], device_logs.data<float>()[i]});
-      } else {
-        out.tokens.push_back(sequence.sampler.sample(row_of(out.logits, i), sequence.tokens,
-                                                     static_cast<int64_t>(sequence.tokens.size())));
-      }
+      out.tokens = buffers.at(sampling::kToken).to_host();
+      out.log_probabilities = buffers.at(sampling::kLogProbability).to_host();
     }
     return out;
+  }
+
+  SampledToken choose(Sequence& sequence, const Rows& rows, size_t row) {
+    if (shape.choose_on_device && !needs_logits(sequence))
+      return {rows.tokens.data<int32_t>()[row], rows.log_probabilities.data<float>()[row]};
+    return sequence.sampler.sample(row_of(rows.logits, row), sequence.tokens,
+                                   static_cast<int64_t>(sequence.tokens.size()));
+  }
+
+  // Adds tokens to a sequence from `row` on, as long as what was tried is what is chosen; true when it has
+  // ended.
+  bool advance_all(Choosing& choosing_now, const Rows& rows, size_t row) {
+    Sequence& sequence = *choosing_now.sequence;
+    const auto& draft = choosing_now.draft;
+    size_t right = 0;
+    bool ended = false;
+    for (;; ++right) {
+      const SampledToken choice = choose(sequence, rows, row + right);
+      ended = advance(sequence, choice, row_of(rows.logits, row + right));
+      if (ended || right == draft.size() || choice.id != draft[right]) break;
+    }
+    sequence.cached += static_cast<int64_t>(right);
+    sequence.result.drafted += static_cast<int64_t>(draft.size());
+    sequence.result.accepted += static_cast<int64_t>(right);
+    if (!draft.empty())
+      sequence.lookup.report(static_cast<int64_t>(draft.size()), static_cast<int64_t>(right));
+    return ended;
   }
 
   std::span<const float> row_of(const Tensor& logits, size_t row) const {
@@ -288,8 +341,16 @@ int64_t Engine::submit(GenerationRequest request, TokenCallback on_token) {
           "the prompt has {} tokens and {} more are to be generated: {} in all, but the context holds {}",
           length, request.max_tokens, in_all, e.options.context_length);
   const SamplingOptions sampling = request.sampling;
-  auto sequence = std::make_unique<Sequence>(Sequence{
-      e.next_number++, std::move(request), std::move(on_token), Sampler(sampling), {}, 0, -1, {}, {}});
+  auto sequence = std::make_unique<Sequence>(Sequence{e.next_number++,
+                                                      std::move(request),
+                                                      std::move(on_token),
+                                                      Sampler(sampling),
+                                                      PromptLookup(e.options.draft_tokens),
+                                                      {},
+                                                      0,
+                                                      -1,
+                                                      {},
+                                                      {}});
   sequence->tokens = sequence->request.prompt;
   sequence->result.prompt_tokens = length;
   e.waiting.push_back(std::move(sequence));
@@ -302,13 +363,15 @@ bool Engine::step() {
   if (e.running.empty()) return false;
   e.fill_step();
   e.run_forward();
-  if (!e.sampling.empty()) {
-    const Impl::Choices choices = e.choose();
-    for (size_t i = 0; i < e.sampling.size(); ++i) {
-      Sequence* sequence = e.sampling[i];
-      if (!e.advance(*sequence, choices.tokens[i], e.row_of(choices.logits, i))) continue;
-      e.release(*sequence);
-      std::erase_if(e.running, [&](const auto& each) { return each.get() == sequence; });
+  if (!e.choosing.empty()) {
+    const Impl::Rows rows = e.read_rows();
+    size_t row = 0;
+    for (Choosing& each : e.choosing) {
+      const size_t first = row;
+      row += 1 + each.draft.size();
+      if (!e.advance_all(each, rows, first)) continue;
+      e.release(*each.sequence);
+      std::erase_if(e.running, [&](const auto& one) { return one.get() == each.sequence; });
     }
   }
   return true;

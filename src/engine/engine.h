@@ -22,6 +22,8 @@ struct EngineOptions {
   int64_t page_size = 64;         // tokens a cache page holds
   int64_t context_length = 0;     // 0: the model's
   DType compute = DType::kF32;
+  int64_t draft_tokens =
+      0;  // most tokens tried at once by prompt lookup (speculate.h); the text stays the same
 };
 
 enum class StopReason { kStopToken, kMaxTokens, kCancelled };
@@ -47,6 +49,7 @@ struct GenerationResult {
   // Probability that the model gives the whole answer, its stop token included (natural logarithm).
   double log_probability = 0;
   int64_t prompt_tokens = 0;
+  int64_t drafted = 0, accepted = 0;  // tokens tried by prompt lookup, and how many of them were right
 };
 
 // The sizes of the engine's one graph. Throws invalid_argument for options that fit no engine of that model.
