@@ -113,6 +113,11 @@ struct Engine::Impl {
     shape.mesh = backend.mesh();
     shape.choose_on_device = !backend.host_memory();
     check_model_fits(model, shape.mesh);
+    for (const ParameterSpec& spec : model.parameters()) {
+      const Buffer* buffer = parameters.find(spec.name);
+      if (buffer != nullptr && buffer->type().dtype != DType::kF32)
+        shape.parameter_types[spec.name] = buffer->type().dtype;
+    }
     executable.emplace(backend, build_serving_step(model, shape), buffers, &parameters);
     for (int64_t i = shape.pages; i-- > 0;) free_pages.push_back(static_cast<int32_t>(i));
     for (int64_t i = shape.requests; i-- > 0;) free_slots.push_back(static_cast<int>(i));

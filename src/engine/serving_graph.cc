@@ -18,8 +18,10 @@ class ServingContext final : public ModelContext {
         positions_(positions),
         cache_sharding_(cache_sharding(shape.mesh)) {
     for (const ParameterSpec& spec : model.parameters()) {
+      const auto stored = shape.parameter_types.find(spec.name);
+      const DType dtype = stored == shape.parameter_types.end() ? DType::kF32 : stored->second;
       parameters_[spec.name] =
-          graph.parameter(spec.name, {DType::kF32, spec.shape}, parameter_sharding(spec, shape.mesh));
+          graph.parameter(spec.name, {dtype, spec.shape}, parameter_sharding(spec, shape.mesh));
     }
     page_table_ =
         graph.parameter(serving::kPageTable, {DType::kI32, {shape.requests, shape.pages_per_request}});

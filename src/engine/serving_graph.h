@@ -2,6 +2,9 @@
 // paged cache, logits of the rows that are sampled. Compiled once, run for any N and M up to the bounds.
 #pragma once
 
+#include <map>
+#include <string>
+
 #include "models/model.h"
 
 namespace vertebra {
@@ -16,6 +19,7 @@ struct ServingShape {
   DType compute = DType::kF32;
   Mesh mesh;                      // of the backend
   bool choose_on_device = false;  // the likeliest tokens are outputs too (sampling::kToken, kLogProbability)
+  std::map<std::string, DType, std::less<>> parameter_types;  // of parameters that are not f32
 };
 
 namespace serving {

@@ -31,7 +31,13 @@ std::string types_of(const std::vector<Value>& operands) {
 
 std::vector<TensorType> infer(const OpDef& op, const std::vector<Value>& operands, const Attrs& attrs) {
   std::vector<TensorType> types;
-  for (const Value& v : operands) types.push_back(v.type());
+  for (const Value& v : operands) {
+    types.push_back(v.type());
+    require(
+        op.takes_blocks || !is_block_quantized(v.dtype()),
+        "{}: operand {} has the block-quantized type {}, which this op does not take: dequantize it first",
+        op.name, types.size() - 1, v.type().to_string());
+  }
   return op.infer(InferInput{op.name, types, attrs});
 }
 

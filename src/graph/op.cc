@@ -30,4 +30,8 @@ OperandSample values(Shape shape, std::vector<double> values, DType dtype) {
   return {{dtype, shape}, OperandSample::Fill::kValues, 0, 0, std::move(values), is_float(dtype)};
 }
 
+OperandSample blocks(Shape shape, DType dtype) {
+  return {{dtype, shape}, OperandSample::Fill::kBlocks, 0, 0, {}, false};
+}
+
 }  // namespace vertebra

@@ -47,7 +47,7 @@ using DecomposeFn = std::vector<Value> (*)(Graph& graph, const Node& node, std::
 // How the generic tests fill one operand.
 struct OperandSample {
   TensorType type;
-  enum class Fill { kNormal, kUniform, kIntegers, kValues } fill = Fill::kNormal;
+  enum class Fill { kNormal, kUniform, kIntegers, kValues, kBlocks } fill = Fill::kNormal;
   double low = -1, high = 1;   // kNormal: mean (low+high)/2, deviation (high-low)/2; kIntegers: [low, high)
   std::vector<double> values;  // kValues
   bool differentiable = true;  // checked against finite differences (floating-point operands only); one that
@@ -58,6 +58,7 @@ OperandSample normal(Shape shape, double deviation = 1);
 OperandSample uniform(Shape shape, double low, double high);
 OperandSample integers(Shape shape, int64_t low, int64_t high, DType dtype = DType::kI32);  // [low, high)
 OperandSample values(Shape shape, std::vector<double> values, DType dtype = DType::kF32);
+OperandSample blocks(Shape shape, DType dtype);  // block-quantized: random codes and scales
 
 struct OpSample {
   std::string name;
@@ -78,6 +79,7 @@ struct OpDef {
   DecomposeFn decompose = nullptr;  // null: a primitive, which every backend implements
   SamplesFn samples = nullptr;
   bool cheap = false;  // takes less to compute again, from operands at hand, than to keep for a gradient
+  bool takes_blocks = false;  // may have block-quantized operands; its shape rule says which
   bool is_primitive() const { return decompose == nullptr; }
 };
 

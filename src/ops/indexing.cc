@@ -148,18 +148,32 @@ const OpDef embedding_op = {
     .infer = [](const InferInput& in) -> Types {
       in.check_operand_count(2);
       check_rank(in, 0, 2, "the table");
-      check_float(in, 0, "the table");
-      return infer_gather(in);
+      const bool quantized = is_block_quantized(in.operands[0].dtype);
+      if (quantized) {
+        check_blocks(in, 0, "the table");
+      } else {
+        check_float(in, 0, "the table");
+      }
+      Types types = infer_gather(in);
+      if (quantized) types[0].dtype = DType::kF32;
+      return types;
     },
-    .vjp = gather_vjp,
+    .vjp = [](const VjpInput& in) -> std::vector<Value> {
+      if (is_block_quantized(in.operand(0).dtype())) return {Value{}, Value{}};  // a constant
+      return gather_vjp(in);
+    },
     .decompose = [](Graph&, const Node&, std::span<const Value> operands) -> std::vector<Value> {
-      return {gather_rows(operands[0], operands[1])};
+      const bool quantized = is_block_quantized(operands[0].dtype());
+      return {gather_rows(quantized ? dequantize(operands[0]) : operands[0], operands[1])};
     },
     .samples = []() -> std::vector<OpSample> {
       return {
           {"tokens", {normal({17, 33}), integers({6}, 0, 17)}, {}},
-          {"a batch, some outside", {normal({5, 8}), values({2, 3}, {0, 4, 5, -1, 2, 2}, DType::kI32)}, {}}};
-    }};
+          {"a batch, some outside", {normal({5, 8}), values({2, 3}, {0, 4, 5, -1, 2, 2}, DType::kI32)}, {}},
+          {"q4_0", {blocks({35, 96}, DType::kQ4_0), integers({6}, -1, 36)}, {}},
+          {"q6_k", {blocks({17, 512}, DType::kQ6_K), integers({2, 3}, 0, 17)}, {}}};
+    },
+    .takes_blocks = true};
 
 Value gather_rows(Value table, Value indices) { return make(gather_rows_op, {table, indices}); }
 

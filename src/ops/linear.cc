@@ -20,7 +20,11 @@ std::vector<TensorType> infer_linear(const InferInput& in) {
   in.check(std::find(kActivations.begin(), kActivations.end(), activation) != kActivations.end(),
            "the activation is '{}', one of {} is wanted", activation, fmt::join(kActivations, ", "));
   check_float(in, 0, "x");
-  check_float(in, 1, "the weight");
+  if (is_block_quantized(in.operands[1].dtype)) {
+    check_blocks(in, 1, "the weight");
+  } else {
+    check_float(in, 1, "the weight");
+  }
   check_rank(in, 1, 2, "the weight");
   const Shape& x = in.operands[0].shape;
   const Shape& w = in.operands[1].shape;
@@ -37,6 +41,8 @@ std::vector<TensorType> infer_linear(const InferInput& in) {
   return {result};
 }
 
+Value values_of(Value w) { return is_block_quantized(w.dtype()) ? dequantize(w) : w; }
+
 Value activate(Value x, const std::string& activation) {
   if (activation == "silu") return silu(x);
   if (activation == "gelu" || activation == "gelu_tanh") return gelu(x, activation == "gelu_tanh");
@@ -44,7 +50,7 @@ Value activate(Value x, const std::string& activation) {
 }
 
 std::vector<Value> decompose_linear(Graph&, const Node& node, std::span<const Value> operands) {
-  const Value x = operands[0], w = operands[1];
+  const Value x = operands[0], w = values_of(operands[1]);
   const bool has_bias = node.attrs.get<bool>("has_bias"), has_residual = node.attrs.get<bool>("has_residual");
   const auto& activation = node.attrs.get<std::string>("activation");
   const bool plain = !has_bias && !has_residual && activation == "none";
@@ -72,10 +78,31 @@ std::vector<Value> linear_vjp(const VjpInput& in) {
   const int64_t last = x.shape().rank() - 1;
   const std::vector<int64_t> leading = axes_up_to(static_cast<int>(last));
   std::vector<Value> out(in.node.operands.size());
-  if (in.wanted[0]) out[0] = dot_general(dz, w, {{}, {}, {last}, {0}}, x.dtype(), compute);
+  require(!in.wanted[1] || !is_block_quantized(w.dtype()), Code::kUnimplemented,
+          "linear: a weight of type {} has no gradient: block-quantized weights are constants",
+          dtype_name(w.dtype()));
+  if (in.wanted[0]) out[0] = dot_general(dz, values_of(w), {{}, {}, {last}, {0}}, x.dtype(), compute);
   if (in.wanted[1]) out[1] = dot_general(dz, x, {{}, {}, leading, leading}, w.dtype(), compute);
   if (has_bias && in.wanted[2]) out[2] = convert(reduce_sum(dz, leading), in.operand(2).dtype());
   if (has_residual) out.back() = dy;
+  return out;
+}
+
+constexpr DType kBlockTypes[] = {DType::kQ8_0, DType::kQ4_0, DType::kQ4_1,   DType::kQ5_0,
+                                 DType::kQ5_1, DType::kQ2_K, DType::kQ3_K,   DType::kQ4_K,
+                                 DType::kQ5_K, DType::kQ6_K, DType::kIQ4_NL, DType::kMXFP4};
+
+// 8-bit integers for x: 0.4 % of its largest value in each block.
+constexpr double kRoundedX = 2e-2;
+
+std::vector<OpSample> dequantize_samples() {
+  std::vector<OpSample> out;
+  for (const DType dtype : kBlockTypes) {
+    const int64_t elements = block_size(dtype).elements;
+    out.push_back({std::string(dtype_name(dtype)), {blocks({19, 2 * elements}, dtype)}, {}});
+  }
+  out.push_back({"one row", {blocks({96}, DType::kQ4_1)}, {}});
+  out.push_back({"several dimensions", {blocks({2, 3, 64}, DType::kQ8_0)}, {}});
   return out;
 }
 
@@ -87,7 +114,7 @@ std::vector<OpSample> linear_samples() {
                  {"activation", std::string(activation)}};
   };
   const auto x = normal({5, 37}), w = normal({19, 37}, 0.3);
-  return {
+  std::vector<OpSample> out = {
       {"plain", {x, w}, attrs(false, false, "none")},
       {"bias", {x, w, normal({19})}, attrs(true, false, "none")},
       {"residual", {x, w, normal({5, 19})}, attrs(false, true, "none")},
@@ -100,6 +127,22 @@ std::vector<OpSample> linear_samples() {
       {"computed in bf16",
        {normal({9, 66}), normal({34, 66}, 0.2)},
        attrs(false, false, "none", DType::kBF16)}};
+  for (const DType dtype : kBlockTypes) {
+    const int64_t k = 3 * block_size(dtype).elements;
+    out.push_back({std::string(dtype_name(dtype)),
+                   {normal({5, k}), blocks({37, k}, dtype)},
+                   attrs(false, false, "none"),
+                   kRoundedX});
+  }
+  const auto q8 = blocks({40, 64}, DType::kQ8_0), q4_k = blocks({40, 256}, DType::kQ4_K);
+  out.push_back({"q8_0, one row", {normal({1, 64}), q8}, attrs(false, false, "none"), kRoundedX});
+  out.push_back({"q8_0, a vector", {normal({64}), q8}, attrs(false, false, "none"), kRoundedX});
+  out.push_back({"q8_0, many rows, gelu, bias, residual",
+                 {normal({2, 31, 64}), q8, normal({40}), normal({2, 31, 40})},
+                 attrs(true, true, "gelu"),
+                 kRoundedX});
+  out.push_back({"q4_k, silu", {normal({20, 256}), q4_k}, attrs(false, false, "silu"), kRoundedX});
+  return out;
 }
 
 }  // namespace
@@ -109,7 +152,20 @@ const OpDef linear_op = {.name = "linear",
                          .infer = infer_linear,
                          .vjp = linear_vjp,
                          .decompose = decompose_linear,
-                         .samples = linear_samples};
+                         .samples = linear_samples,
+                         .takes_blocks = true};
+
+const OpDef dequantize_op = {.name = "dequantize",
+                             .infer = [](const InferInput& in) -> std::vector<TensorType> {
+                               in.check_operand_count(1);
+                               check_blocks(in, 0, "x");
+                               return {{DType::kF32, in.operands[0].shape}};
+                             },
+                             .no_vjp = "block-quantized weights are constants",
+                             .samples = dequantize_samples,
+                             .takes_blocks = true};
+
+Value dequantize(Value x) { return make(dequantize_op, {x}); }
 
 Value linear(Value x, Value w, Value bias, DType compute) {
   std::vector<Value> operands = {x, w};

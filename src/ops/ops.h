@@ -118,8 +118,13 @@ Value dot_general(Value a, Value b, const DotDims& dims, DType result = DType::k
                   DType compute = DType::kF32);
 // a [..., M, K] . b [..., K, N] with equal leading dims.
 Value matmul(Value a, Value b, DType compute = DType::kF32);
+// Block-quantized x [..., E] (tensor/block_quant.h) -> its values, f32 [..., E] (primitive).
+Value dequantize(Value x);
 // x [..., E] . w[F, E]^T (+ bias [F]) -> [..., F]: the layout of every Hugging Face linear layer. Composite
-// (transposes + dot_general); result has x's dtype. Optional fused parts are chosen by the backend's passes.
+// (transposes + dot_general); result has x's dtype. w may be
+// block-quantized: it then gets no gradient, and a backend may round x to 8-bit integers, a scale to each 32
+// (the types of 32 elements) or 256, as llama.cpp does. Optional fused parts are chosen by the backend's
+// passes.
 Value linear(Value x, Value w, Value bias = {}, DType compute = DType::kF32);
 
 // ---- Composites: normalisation, activation, position -------------------------------------------
@@ -136,7 +141,8 @@ Value layer_norm(Value x, Value weight, Value bias, double epsilon);
 Value rope(Value x, Value positions, Value inverse_frequencies);
 // silu(x . gate^T) * (x . up^T) . down^T with gate, up [F, E], down [E, F] (SwiGLU, Shazeer 2020).
 Value gated_mlp(Value x, Value gate, Value up, Value down, DType compute = DType::kF32);
-// table [V, E], tokens i32 [...] -> [..., E]; gradient is a scatter_add_rows. Tokens outside are clamped.
+// table [V, E], block-quantized too (then f32 comes out and it gets no gradient), tokens i32 [...] -> [...,
+// E]; gradient is a scatter_add_rows. Tokens outside are clamped.
 Value embedding(Value table, Value tokens);
 
 // ---- Composites: attention ----------------------------------------------------------------------

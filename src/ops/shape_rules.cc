@@ -33,6 +33,16 @@ void check_type(const InferInput& in, size_t i, const TensorType& wanted, std::s
            wanted.to_string());
 }
 
+void check_blocks(const InferInput& in, size_t i, std::string_view what) {
+  const TensorType& type = in.operands[i];
+  in.check(is_block_quantized(type.dtype), "{} has element type {}, a block-quantized one is wanted", what,
+           dtype_name(type.dtype));
+  const int64_t elements = block_size(type.dtype).elements;
+  in.check(type.shape.rank() >= 1 && type.shape.dim(-1).symbol == 0 && type.shape[-1] % elements == 0,
+           "{} has rows of shape {}, of {} whole blocks of {} elements are wanted", what,
+           type.shape.to_string(), dtype_name(type.dtype), elements);
+}
+
 void check_axes(const InferInput& in, const std::vector<int64_t>& axes, int rank, std::string_view what) {
   for (size_t i = 0; i < axes.size(); ++i) {
     in.check(axes[i] >= 0 && axes[i] < rank, "{} holds {}, but there are {} dimensions", what, axes[i], rank);

@@ -15,6 +15,8 @@ void check_dtype(const InferInput& in, size_t i, DType wanted, std::string_view 
 void check_rank(const InferInput& in, size_t i, int wanted, std::string_view what);
 void check_shape(const InferInput& in, size_t i, const Shape& wanted, std::string_view what);
 void check_type(const InferInput& in, size_t i, const TensorType& wanted, std::string_view what);
+// A block-quantized operand: at least one dimension, the last one static and whole blocks.
+void check_blocks(const InferInput& in, size_t i, std::string_view what);
 // Attribute `axes`: within the rank, strictly increasing.
 void check_axes(const InferInput& in, const std::vector<int64_t>& axes, int rank, std::string_view what);
 // A product's attribute `compute`.

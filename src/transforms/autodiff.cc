@@ -26,6 +26,11 @@ std::vector<Value> gradients(Value loss, std::span<const Value> wrt) {
   Graph& graph = loss.graph();
   require(loss.shape().rank() == 0 && is_float(loss.dtype()),
           "gradients: the loss must be a floating-point scalar, found {}", loss.type().to_string());
+  for (const Value& v : wrt) {
+    require(!is_block_quantized(v.dtype()), Code::kUnimplemented,
+            "gradients: a value of type {} has no gradient: block-quantized weights are constants",
+            v.type().to_string());
+  }
   const std::string scope_before = graph.scope();
   const size_t forward_nodes = graph.nodes().size();
   const std::vector<bool> reaches = nodes_reached_from(graph, wrt);

@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "ops/ops.h"
 #include "tests/ops/sample_inputs.h"
+#include "transforms/autodiff.h"
 
 namespace vertebra {
 namespace {
@@ -135,7 +136,9 @@ std::vector<Tensor> rule_gradients(const OpDef& op, const OpSample& sample, DTyp
     gradients[i] = built.graph.parameter("d" + std::to_string(i), built.results[i].type());
     inputs.push_back(weights.of_result[i]);
   }
-  const std::vector<bool> wanted(sample.operands.size(), true);
+  std::vector<bool> wanted;
+  for (const OperandSample& operand : sample.operands)
+    wanted.push_back(!is_block_quantized(operand.type.dtype));
   const std::vector<Value> found = op.vjp({built.graph, *built.results[0].node, gradients, wanted});
   EXPECT_EQ(found.size(), sample.operands.size());
   for (size_t i = 0; i < found.size(); ++i) {
@@ -211,12 +214,38 @@ TEST(Registry, GradientsNotWantedMayBeLeftOut) {
     }
     if (!gradients[0].defined()) return;
     for (size_t wanted = 0; wanted < built.operands.size(); ++wanted) {
+      if (is_block_quantized(built.operands[wanted].dtype())) continue;  // an error: see below
       std::vector<bool> mask(built.operands.size(), false);
       mask[wanted] = true;
       EXPECT_EQ(op.vjp({built.graph, *built.results[0].node, gradients, mask}).size(), built.operands.size());
     }
     built.graph.verify();
   });
+}
+
+TEST(Registry, ABlockQuantizedWeightHasNoGradient) {
+  Graph graph;
+  const Value x = graph.parameter("x", {DType::kF32, {3, 64}});
+  const Value w = graph.parameter("w", {DType::kQ8_0, {5, 64}});
+  const Value loss = reduce_sum(linear(x, w), {0, 1});
+  EXPECT_EQ(gradients(loss, std::vector<Value>{x})[0].type(), x.type());
+  EXPECT_THROW(gradients(loss, std::vector<Value>{w}), Error);
+}
+
+TEST(Registry, OpsThatTakeNoBlocksSayWhichOperand) {
+  Graph graph;
+  const Value w = graph.parameter("w", {DType::kQ4_K, {5, 256}});
+  try {
+    multiply(dequantize(w), w);
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_NE(std::string(error.what()).find("multiply: operand 1 has the block-quantized type q4_k[5, 256]"),
+              std::string::npos)
+        << error.what();
+  }
+  EXPECT_THROW(
+      linear(graph.parameter("x", {DType::kF32, {2, 40}}), graph.parameter("v", {DType::kQ8_0, {5, 40}})),
+      Error);
 }
 
 // ---- Hostile operands ----------------------------------------------------------------------------
@@ -257,8 +286,9 @@ TEST(Registry, WrongOperandsAreErrors) {
       fewer.erase(fewer.begin() + static_cast<std::ptrdiff_t>(i));
       const bool enough = op.name == "concatenate" && !fewer.empty();
       EXPECT_EQ(accepts(op, fewer, sample.attrs), enough) << i;
-      for (const DType wrong : {DType::kF32, DType::kBF16, DType::kF16, DType::kF64, DType::kI64, DType::kI32,
-                                DType::kU32, DType::kI8, DType::kU8, DType::kBool}) {
+      for (const DType wrong :
+           {DType::kQ8_0, DType::kQ4_K, DType::kF32, DType::kBF16, DType::kF16, DType::kF64, DType::kI64,
+            DType::kI32, DType::kU32, DType::kI8, DType::kU8, DType::kBool}) {
         auto changed = types;
         changed[i].dtype = wrong;
         accepts(op, changed, sample.attrs);

@@ -10,8 +10,14 @@
 #include "base/rng.h"
 #include "graph/graph.h"
 #include "graph/op.h"
+#include "tests/tensor/random_blocks.h"
 
 namespace vertebra {
+
+inline bool has_blocks(const OpSample& sample) {
+  return std::any_of(sample.operands.begin(), sample.operands.end(),
+                     [](const OperandSample& operand) { return is_block_quantized(operand.type.dtype); });
+}
 
 // The operand's type in a run whose main element type is `dtype`.
 inline TensorType sample_type(const OperandSample& operand, DType dtype) {
@@ -24,6 +30,7 @@ inline TensorType sample_type(const OperandSample& operand, DType dtype) {
 inline Tensor sample_tensor(const OpDef& op, const OpSample& sample, size_t operand_index, DType dtype) {
   const OperandSample& operand = sample.operands[operand_index];
   const Philox random(7, std::string(op.name) + "/" + sample.name + "/" + std::to_string(operand_index));
+  if (operand.fill == OperandSample::Fill::kBlocks) return random_blocks(operand.type, random);
   Tensor out(dtype, operand.type.shape);
   for (int64_t i = 0; i < out.elements(); ++i) {
     const auto at = static_cast<uint64_t>(i);
@@ -40,6 +47,8 @@ inline Tensor sample_tensor(const OpDef& op, const OpSample& sample, size_t oper
         break;
       case OperandSample::Fill::kValues:
         value = operand.values.at(static_cast<size_t>(i));
+        break;
+      case OperandSample::Fill::kBlocks:
         break;
     }
     out.set(i, value);

@@ -26,6 +26,7 @@ void Array::copy_element(int64_t i, const Array& from, int64_t j) {
 }
 
 Array array_from(const Tensor& tensor, DType dtype) {
+  if (is_block_quantized(dtype)) return array_from(tensor.to(DType::kF32), DType::kF32);
   Array out(dtype, tensor.shape().sizes());
   for (int64_t i = 0; i < out.elements(); ++i) {
     const auto at = static_cast<size_t>(i);

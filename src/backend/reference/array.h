@@ -25,6 +25,7 @@ struct Array {
   void copy_element(int64_t i, const Array& from, int64_t j);
 };
 
+// A block-quantized tensor becomes its values.
 Array array_from(const Tensor& tensor, DType dtype);
 Tensor tensor_from(const Array& array, DType dtype);
 

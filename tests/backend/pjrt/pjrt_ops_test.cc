@@ -75,7 +75,9 @@ struct OpGraph {
 
 OpGraph graph_of(const OpDef& op) {
   OpGraph out;
-  out.samples = op.samples();
+  for (OpSample& sample : op.samples()) {
+    if (!has_blocks(sample)) out.samples.push_back(std::move(sample));
+  }
   for (const OpSample& sample : out.samples) {
     for (const DType dtype : sample_dtypes(sample)) {
       const std::vector<Tensor> inputs = inputs_of(op, sample, dtype);
@@ -102,7 +104,7 @@ int expect_reference_results(Backend& backend, const std::function<bool(const Gr
   int count = 0;
   for (const OpDef* op : all_ops()) {
     const OpGraph all = graph_of(*op);
-    if (!wanted(all.graph)) continue;
+    if (all.parts.empty() || !wanted(all.graph)) continue;
     ++count;
     SCOPED_TRACE(op->name);
     std::vector<Tensor> found;
