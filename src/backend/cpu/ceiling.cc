@@ -38,6 +38,20 @@ double measure_fma_ceiling(DType dtype, ThreadTeam& team, const KernelTable& tab
   return static_cast<double>(flops) * kRounds * team.size() / best_s;
 }
 
+double measure_int8_ceiling(ThreadTeam& team, const KernelTable& table) {
+  const CeilingKernels& k = *table.ceiling;
+  constexpr int64_t kRounds = 20000;
+  double best_s = 1e30;
+  for (int pass = 0; pass < 40; ++pass) {
+    const double start = now_s();
+    team.run([&](int) {
+      sink.store(static_cast<float>(k.multiply_add_int8(kRounds)), std::memory_order_relaxed);
+    });
+    best_s = std::min(best_s, now_s() - start);
+  }
+  return static_cast<double>(k.multiply_adds_per_round_int8) * kRounds * team.size() / best_s;
+}
+
 double measure_read_bandwidth(ThreadTeam& team, const KernelTable& table) {
   constexpr int64_t kBytes = int64_t{256} << 20, kChunk = int64_t{1} << 20;
   const std::unique_ptr<void, void (*)(void*)> buffer(std::aligned_alloc(4096, kBytes), std::free);

@@ -14,6 +14,10 @@ namespace vertebra {
 double measure_fma_ceiling(DType dtype, ThreadTeam& team = global_thread_team(),
                            const KernelTable& table = kernels());
 
+// Multiply-adds per second of unsigned by signed bytes into 32-bit sums, as the products of block-quantized
+// weights do them.
+double measure_int8_ceiling(ThreadTeam& team = global_thread_team(), const KernelTable& table = kernels());
+
 // Bytes per second read from main memory: the best of several passes over a buffer of 256 MiB, about 0.2 s.
 // Throws resource_exhausted when the buffer cannot be had.
 double measure_read_bandwidth(ThreadTeam& team = global_thread_team(), const KernelTable& table = kernels());

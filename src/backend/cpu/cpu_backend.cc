@@ -57,10 +57,10 @@ class CpuBackend final : public Backend {
     return std::make_unique<CpuExecutable>(prepare(graph), team_);
   }
   std::unique_ptr<Buffer> allocate(const TensorType& type) override {
-    return std::make_unique<CpuBuffer>(type);
+    return std::make_unique<CpuBuffer>(type, team_);
   }
   std::unique_ptr<Buffer> upload(const Tensor& host) override {
-    auto buffer = std::make_unique<CpuBuffer>(host.type());
+    auto buffer = std::make_unique<CpuBuffer>(host.type(), team_);
     buffer->copy_from(host);
     return buffer;
   }

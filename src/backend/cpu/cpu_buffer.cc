@@ -1,19 +1,29 @@
 #include "backend/cpu/cpu_buffer.h"
 
-#include "backend/bounded_types.h"
-
 #include <cstring>
+
+#include "backend/bounded_types.h"
+#include "backend/cpu/block_matrix.h"
 
 namespace vertebra::cpu {
 
-CpuBuffer::CpuBuffer(const TensorType& declared)
-    : declared_(declared),
+size_t stored_bytes(const TensorType& type) {
+  return is_block_quantized(type.dtype) ? panels_size_bytes(type) : type.size_bytes();
+}
+
+CpuBuffer::CpuBuffer(const TensorType& declared, ThreadTeam& team)
+    : team_(team),
+      declared_(declared),
       type_(at_bounds(declared)),
-      capacity_bytes_(declared.size_bytes()),
+      capacity_bytes_(stored_bytes(declared)),
       memory_(allocate_large(capacity_bytes_, "a buffer")) {}
 
 Tensor CpuBuffer::to_host() const {
   Tensor host(type_);
+  if (is_block_quantized(type_.dtype)) {
+    unpack_blocks(type_, memory_.get(), host.raw());
+    return host;
+  }
   if (type_.size_bytes() > 0) std::memcpy(host.raw(), memory_.get(), type_.size_bytes());
   return host;
 }
@@ -22,6 +32,7 @@ void CpuBuffer::copy_from(const Tensor& host) {
   require(fits(host.type(), declared_), "a tensor of type {} cannot be copied into a buffer of type {}",
           host.type().to_string(), declared_.to_string());
   begin_write(at_bounds(host.type()));
+  if (is_block_quantized(type_.dtype)) return pack_blocks(type_, host.raw(), memory_.get(), team_);
   if (type_.size_bytes() > 0) std::memcpy(memory_.get(), host.raw(), type_.size_bytes());
 }
 

@@ -1,4 +1,5 @@
-// Host memory that holds one tensor, as the CPU backend's Buffer. Made by the backend, bound to inputs and
+// Host memory that holds one tensor, as the CPU backend's Buffer: row-major, or as panels where the type is
+// block-quantized (block_matrix.h). Made by the backend, bound to inputs and
 // outputs by the executable.
 #pragma once
 
@@ -10,10 +11,13 @@
 
 namespace vertebra::cpu {
 
+// Bytes of a value of that type where it lies in memory.
+size_t stored_bytes(const TensorType& type);
+
 class CpuBuffer final : public Buffer {
  public:
   // Able to hold the type at its bounds; its own type starts as that. Throws resource_exhausted.
-  explicit CpuBuffer(const TensorType& declared);
+  CpuBuffer(const TensorType& declared, ThreadTeam& team);
 
   const TensorType& type() const override { return type_; }
   Tensor to_host() const override;
@@ -39,6 +43,7 @@ class CpuBuffer final : public Buffer {
   Binding binding;
 
  private:
+  ThreadTeam& team_;
   TensorType declared_, type_;
   size_t capacity_bytes_ = 0;
   uint64_t version_ = 1;  // counts writes

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "backend/bounded_types.h"
+#include "backend/cpu/block_matrix.h"
 #include "graph/op.h"
 
 namespace vertebra::cpu {
@@ -15,6 +16,13 @@ std::string operand_types(const Node& node) {
   std::string types;
   for (const Value& v : node.operands) types += (types.empty() ? "" : ", ") + v.type().to_string();
   return types;
+}
+
+// A block-quantized constant as it lies in memory, seen as bytes.
+Tensor as_panels(const Tensor& blocks, ThreadTeam& team) {
+  Tensor panels(DType::kU8, {static_cast<int64_t>(panels_size_bytes(blocks.type()))});
+  pack_blocks(blocks.type(), blocks.raw(), static_cast<std::byte*>(panels.raw()), team);
+  return panels;
 }
 
 }  // namespace
@@ -47,6 +55,7 @@ void CpuExecutable::make_kernels() {
       constants_[id] = constant_value(*node);
       if (reinterpret_cast<uintptr_t>(constants_[id].raw()) % 64 != 0)
         constants_[id] = constants_[id].clone();
+      if (is_block_quantized(constants_[id].dtype())) constants_[id] = as_panels(constants_[id], team_);
     }
     if (is_parameter(*node) || is_constant(*node) || is_alias(*node)) continue;
     if (const KernelFactory factory = find_kernel_factory(node->op->name)) kernels_[id] = factory(*node);
@@ -127,7 +136,7 @@ void CpuExecutable::run(std::span<Buffer* const> inputs, std::span<Buffer* const
     actual_type(copy.type, type);
     const std::byte* from = address(copy.from);
     std::byte* to = address(copy.to);
-    if (from != to && type.size_bytes() > 0) std::memcpy(to, from, type.size_bytes());
+    if (from != to && stored_bytes(type) > 0) std::memcpy(to, from, stored_bytes(type));
   }
 }
 
@@ -200,7 +209,7 @@ void CpuExecutable::bind_outputs(std::span<Buffer* const> outputs) {
     require(buffer != nullptr, "output '{}' is {}", declared[j].name,
             outputs[j] == nullptr ? "missing" : "no buffer of the CPU backend");
     const TensorType& type = output_types_[j];
-    require(buffer->type().dtype == type.dtype && buffer->capacity_bytes() >= type.size_bytes(),
+    require(buffer->type().dtype == type.dtype && buffer->capacity_bytes() >= stored_bytes(type),
             "output '{}' of type {} does not fit the buffer given for it: type {}, {} bytes",
             declared[j].name, type.to_string(), buffer->type().to_string(), buffer->capacity_bytes());
     output_data_[j] = buffer->data();

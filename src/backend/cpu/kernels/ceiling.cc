@@ -1,6 +1,6 @@
 #include "backend/cpu/kernels/ceiling.h"
 
-#include "backend/cpu/kernels/vector_f32.h"
+#include "backend/cpu/kernels/int8_vectors.h"
 
 namespace vertebra::VERTEBRA_ISA {
 namespace {
@@ -49,6 +49,30 @@ float multiply_adds(int64_t rounds) {
   return total(sums);
 }
 
+int32_t multiply_add_bytes(int64_t rounds) {
+  Sums sums[kSums] = {};
+  Bytes codes = splat_byte(3);
+  asm("" : "+m"(codes));  // unknown to the compiler
+  int32_t x = 0x01020304;
+  for (int64_t round = 0; round < rounds; ++round) {
+    asm("" : "+r"(x));
+    unroll<kUnrolled>([&](auto index) VERTEBRA_INLINE_LAMBDA {
+      Sums& sum = sums[index % kSums];
+      sum = Dot<4>::add(sum, codes, x);
+#if defined(__x86_64__)
+      asm("" : "+v"(sum));
+#else
+      asm("" : "+w"(sum));
+#endif
+    });
+  }
+  int32_t total = 0;
+  for (const Sums& sum : sums) {
+    for (int i = 0; i < kColumns; ++i) total += sum[i];
+  }
+  return total;
+}
+
 float read(const void* from, int64_t size) {
   // Four streams: one alone does not keep enough misses in flight.
   const auto* p = static_cast<const float*>(from);
@@ -75,6 +99,8 @@ constinit extern const CeilingKernels ceiling_kernels = {
 #else
     .flops_per_round_bf16 = kFlops,
 #endif
+    .multiply_add_int8 = multiply_add_bytes,
+    .multiply_adds_per_round_int8 = int64_t{kUnrolled} * kColumns * 4,
     .read = read,
 };
 

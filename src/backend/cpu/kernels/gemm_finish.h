@@ -1,4 +1,5 @@
-// The last steps of a row of C: act(sum + bias) + residual, rounding; included by gemm.cc only.
+// The last steps of a row of C: act(sum + bias) + residual, rounding; included by gemm.cc and
+// block_product.cc only.
 #pragma once
 
 #include "backend/cpu/kernels/gemm.h"

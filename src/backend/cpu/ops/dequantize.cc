@@ -2,10 +2,10 @@
 // of either kind.
 #include <algorithm>
 
+#include "backend/cpu/block_matrix.h"
 #include "backend/cpu/kernel.h"
 #include "backend/cpu/ops/strided_copy.h"
 #include "graph/op.h"
-#include "tensor/block_quant.h"
 
 namespace vertebra::cpu {
 
@@ -13,12 +13,8 @@ std::unique_ptr<Kernel> make_gather_rows(const Node& node);
 
 namespace {
 
-// Row `row` of a matrix of blocks with rows of `size` elements.
 void dequantize_row(const TensorRef& blocks, int64_t row, int64_t size, float* to) {
-  const BlockSize block = block_size(blocks.type.dtype);
-  const auto row_bytes = static_cast<size_t>(size / block.elements) * block.bytes;
-  dequantize(blocks.type.dtype, blocks.as<const std::byte>() + static_cast<size_t>(row) * row_bytes,
-             {to, static_cast<size_t>(size)});
+  dequantize_panel_row(blocks.type.dtype, blocks.as<const std::byte>(), row, {to, static_cast<size_t>(size)});
 }
 
 class Dequantize final : public Kernel {

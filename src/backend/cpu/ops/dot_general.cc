@@ -10,6 +10,10 @@
 #include "graph/op.h"
 
 namespace vertebra::cpu {
+
+// Of ops/block_linear.cc.
+GemmActivation activation_from(const std::string& name);
+std::unique_ptr<Kernel> make_block_linear(const Node& node);
 namespace {
 
 using Ints = std::vector<int64_t>;
@@ -289,12 +293,6 @@ class DotGeneral final : public Kernel {
   bool plain_ = false;
 };
 
-GemmActivation activation_from(const std::string& name) {
-  if (name == "silu") return GemmActivation::kSilu;
-  if (name == "gelu") return GemmActivation::kGeluErf;
-  return name == "gelu_tanh" ? GemmActivation::kGeluTanh : GemmActivation::kNone;
-}
-
 class Linear final : public Kernel {
  public:
   explicit Linear(const Node& node)
@@ -383,6 +381,7 @@ class Linear final : public Kernel {
 std::unique_ptr<Kernel> make_dot_general(const Node& node) { return std::make_unique<DotGeneral>(node); }
 
 std::unique_ptr<Kernel> make_linear(const Node& node) {
+  if (is_block_quantized(node.operands[1].dtype())) return make_block_linear(node);
   for (const Value& operand : node.operands) {
     if (!takes(operand.dtype())) return nullptr;
   }

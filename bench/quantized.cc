@@ -1,0 +1,139 @@
+// Products of block-quantized weights, in the shapes of a 135M and a 1B Llama: many rows as a share of the
+// machine's 8-bit multiply-add ceiling, one row and eight as a share of what memory delivers. Both ceilings
+// are measured between the rounds, the best of each is taken.
+//   bench_quantized [--json] [--threads N] [--rounds N] [--isa NAME] [--only SUBSTRING]
+#include <fmt/format.h>
+
+#include <cstdlib>
+#include <string>
+#include <vector>
+
+#include "backend/buffer_set.h"
+#include "backend/cpu/block_matrix.h"
+#include "backend/cpu/ceiling.h"
+#include "backend/cpu/cpu_backend.h"
+#include "base/error.h"
+#include "bench/figure.h"
+#include "ops/ops.h"
+#include "tests/tensor/random_blocks.h"
+
+namespace vertebra::bench {
+namespace {
+
+struct Options {
+  bool json = false;
+  int threads = default_thread_count();
+  int rounds = 5;
+  std::string only;
+};
+
+struct Layer {
+  const char* name;
+  int64_t n, k;
+};
+constexpr Layer kLayers[] = {{"135m qkv", 576, 576},    {"135m gate", 1536, 576}, {"135m down", 576, 1536},
+                             {"135m head", 49152, 576}, {"1b qkv", 2048, 2048},   {"1b gate", 8192, 2048},
+                             {"1b down", 2048, 8192},   {"1b head", 128256, 2048}};
+constexpr DType kTypes[] = {DType::kQ8_0,   DType::kQ4_0, DType::kQ4_1, DType::kQ4_K,
+                            DType::kQ6_K,   DType::kQ5_K, DType::kQ5_0, DType::kQ5_1,
+                            DType::kIQ4_NL, DType::kQ2_K, DType::kQ3_K, DType::kMXFP4};
+
+// Enough copies of a weight that none is left in a cache when its turn comes again.
+constexpr size_t kMostCached = size_t{200} << 20;
+
+struct Ceilings {
+  double multiply_adds = 0, reads = 0;
+  void measure(ThreadTeam& team) {
+    multiply_adds = std::max(multiply_adds, measure_int8_ceiling(team));
+    reads = std::max(reads, measure_read_bandwidth(team));
+  }
+};
+
+void measure(const Options& options, const Layer& layer, DType dtype, int64_t rows, ThreadTeam& team,
+             Ceilings& ceilings) {
+  const std::string label = fmt::format("{} {} x{}", layer.name, dtype_name(dtype), rows);
+  if (label.find(options.only) == std::string::npos || layer.k % block_size(dtype).elements != 0) return;
+  const auto backend = make_cpu_backend({&team, {}});
+  const TensorType type = {dtype, {layer.n, layer.k}};
+  const size_t copies = rows > 8 ? 1 : std::max<size_t>(1, kMostCached / type.size_bytes());
+  Graph graph;
+  BufferSet buffers;
+  const Value x = graph.parameter("x", {DType::kF32, {rows, layer.k}});
+  Tensor values(x.type());
+  const Philox random(1, "x");
+  for (int64_t i = 0; i < values.elements(); ++i) values.set(i, random.normal(static_cast<uint64_t>(i)));
+  buffers.set("x", backend->upload(values));
+  const Tensor blocks = random_blocks(type, random);
+  for (size_t i = 0; i < copies; ++i) {
+    const std::string name = fmt::format("w{}", i);
+    graph.add_output(fmt::format("y{}", i), linear(x, graph.parameter(name, type)));
+    buffers.set(name, backend->upload(blocks));
+  }
+  BoundExecutable executable(*backend, graph, buffers);
+  double best_s = 1e30;
+  for (int round = 0; round < options.rounds; ++round) {
+    ceilings.measure(team);
+    for (int i = 0; i < 3; ++i) {
+      const double start = now_s();
+      executable.run();
+      best_s = std::min(best_s, (now_s() - start) / static_cast<double>(copies));
+    }
+  }
+  if (rows > 8) {
+    const double work = static_cast<double>(rows * layer.n * layer.k);
+    print_figure({label, work / best_s * 1e-9, "GMAC/s", ceilings.multiply_adds * 1e-9, ""}, options.json,
+                 options.threads);
+  } else {
+    print_figure(
+        {label, static_cast<double>(type.size_bytes()) / best_s * 1e-9, "GB/s", ceilings.reads * 1e-9, ""},
+        options.json, options.threads);
+  }
+}
+
+int run(int argc, char** argv) {
+  Options options;
+  for (int i = 1; i < argc; ++i) {
+    const std::string flag = argv[i];
+    const auto value = [&]() -> std::string {
+      require(i + 1 < argc, "{} needs a value", flag);
+      return argv[++i];
+    };
+    if (flag == "--json") {
+      options.json = true;
+    } else if (flag == "--threads") {
+      options.threads = std::atoi(value().c_str());
+    } else if (flag == "--rounds") {
+      options.rounds = std::max(1, std::atoi(value().c_str()));
+    } else if (flag == "--only") {
+      options.only = value();
+    } else if (flag == "--isa") {
+      const std::string name = value();
+      const auto isa = isa_from_name(name);
+      require(isa.has_value(), "--isa {} is not known", name);
+      set_isa(*isa);
+    } else {
+      fail(Code::kInvalidArgument, "{} is not known: --json, --threads, --rounds, --isa, --only are", flag);
+    }
+  }
+  require(options.threads >= 1, "--threads {}: at least one is needed", options.threads);
+  ThreadTeam team(options.threads);
+  Ceilings ceilings;
+  for (const DType dtype : kTypes) {
+    for (const Layer& layer : kLayers) {
+      for (const int64_t rows : {1, 8, 256}) measure(options, layer, dtype, rows, team, ceilings);
+    }
+  }
+  return 0;
+}
+
+}  // namespace
+}  // namespace vertebra::bench
+
+int main(int argc, char** argv) {
+  try {
+    return vertebra::bench::run(argc, argv);
+  } catch (const std::exception& error) {
+    fmt::print(stderr, "bench_quantized: {}\n", error.what());
+    return 1;
+  }
+}
