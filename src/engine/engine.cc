@@ -74,6 +74,7 @@ ServingShape serving_shape(const Model& model, const EngineOptions& options) {
   shape.page_size = options.page_size;
   shape.pages_per_request = ceil_divide(context, options.page_size);
   shape.pages = shape.pages_per_request * options.max_requests;
+  shape.context_length = context;
   shape.compute = options.compute;
   return shape;
 }

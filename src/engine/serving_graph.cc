@@ -9,11 +9,13 @@
 namespace vertebra {
 namespace {
 
-// Parameters as graph inputs; attention over the paged cache.
+// Parameters as graph inputs; attention over the paged cache, states of requests in their slots. A layer's
+// cache and state have the shapes that the model asks for: nothing here says that layers are alike.
 class ServingContext final : public ModelContext {
  public:
   ServingContext(Graph& graph, const Model& model, const ServingShape& shape, Value requests, Value positions)
       : ModelContext(graph, shape.compute),
+        shape_(shape),
         requests_(requests),
         positions_(positions),
         cache_sharding_(cache_sharding(shape.mesh)) {
@@ -25,8 +27,6 @@ class ServingContext final : public ModelContext {
     }
     page_table_ =
         graph.parameter(serving::kPageTable, {DType::kI32, {shape.requests, shape.pages_per_request}});
-    const ModelShape& m = model.shape();
-    cache_type_ = {DType::kF32, {shape.pages, shape.page_size, m.key_value_heads, m.head_dim}};
   }
 
   Value parameter(std::string_view name) override {
@@ -35,22 +35,54 @@ class ServingContext final : public ModelContext {
     return it->second;
   }
 
-  Value attend(int layer, Value q, Value k, Value v) override {
-    const std::string k_name = fmt::format("engine/k_cache/{}", layer),
-                      v_name = fmt::format("engine/v_cache/{}", layer);
-    const Value k_cache = graph().parameter(k_name, cache_type_, cache_sharding_),
-                v_cache = graph().parameter(v_name, cache_type_, cache_sharding_);
+  // Layers that share a cache write the same keys and values into it once more.
+  Value attend(int layer, Value q, Value k, Value v, const AttendOptions& options) override {
+    const int of = options.cache_layer >= 0 ? options.cache_layer : layer;
+    const Shape cache = {shape_.pages, shape_.page_size, k.shape()[1], k.shape()[2]};
+    Memory& keys = memory(fmt::format("engine/k_cache/{}", of), cache, cache_sharding_);
+    Memory& values = memory(fmt::format("engine/v_cache/{}", of), cache, cache_sharding_);
     const PagedAttentionResult result =
-        paged_attention(q, k, v, k_cache, v_cache, page_table_, requests_, positions_);
-    graph().add_output(k_name, result.k_cache, k_cache);
-    graph().add_output(v_name, result.v_cache, v_cache);
+        paged_attention(q, k, v, keys.now, values.now, page_table_, requests_, positions_,
+                        {.scale = options.scale, .window = options.window, .sinks = options.sinks});
+    keys.now = result.k_cache;
+    values.now = result.v_cache;
     return result.out;
   }
 
+  LayerState state(int layer, std::string_view name, const Shape& shape) override {
+    Shape all = {shape_.requests};
+    for (const Dim& dim : shape.dims()) all.push_back(dim);
+    return {memory(state_name(layer, name), all, {}).now, requests_, positions_};
+  }
+  void keep_state(int layer, std::string_view name, Value value) override {
+    memories_.at(state_name(layer, name)).now = value;
+  }
+
+  int64_t longest_sequence() const override { return shape_.context_length; }
+
+  // Caches and states as they are after the step take the places of those before it.
+  void add_outputs() {
+    for (const auto& [name, memory] : memories_) graph().add_output(name, memory.now, memory.before);
+  }
+
  private:
+  // What outlives the step: as it came, and as it is after what has been built so far.
+  struct Memory {
+    Value before, now;
+  };
+  Memory& memory(const std::string& name, const Shape& shape, const Sharding& sharding) {
+    Memory& out = memories_[name];
+    if (!out.before.defined()) out.before = out.now = graph().parameter(name, {DType::kF32, shape}, sharding);
+    return out;
+  }
+  static std::string state_name(int layer, std::string_view name) {
+    return fmt::format("engine/state/{}/{}", layer, name);
+  }
+
+  ServingShape shape_;
   Value requests_, positions_, page_table_;
-  TensorType cache_type_;
   Sharding cache_sharding_;
+  std::map<std::string, Memory> memories_;
   std::map<std::string, Value, std::less<>> parameters_;
 };
 
@@ -65,6 +97,7 @@ Graph build_serving_step(const Model& model, const ServingShape& shape) {
   const Value sampled = graph.parameter(serving::kSampledRows, {DType::kI32, {M}});
   ServingContext context(graph, model, shape, requests, positions);
   const Value hidden = model.forward(context, tokens, positions);
+  context.add_outputs();
   const Value logits = model.logits(context, gather_rows(hidden, sampled));
   graph.add_output(serving::kLogits, logits);
   if (shape.choose_on_device) {

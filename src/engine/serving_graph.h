@@ -16,6 +16,7 @@ struct ServingShape {
   int64_t pages_per_request = 8;
   int64_t pages = 64;  // P
   int64_t page_size = 64;
+  int64_t context_length = 512;  // of a request, at most
   DType compute = DType::kF32;
   Mesh mesh;                      // of the backend
   bool choose_on_device = false;  // the likeliest tokens are outputs too (sampling::kToken, kLogProbability)
@@ -33,7 +34,7 @@ inline constexpr const char* kLogits = "engine/logits";         // f32 [M, V]
 }  // namespace serving
 
 // Parameters are inputs of their names; caches "engine/k_cache/LAYER", "engine/v_cache/LAYER" f32
-// [P, page_size, K, D] are donated.
+// [P, page_size, K, D] of the layer and states "engine/state/LAYER/NAME" f32 [R, ...] are donated.
 Graph build_serving_step(const Model& model, const ServingShape& shape);
 
 }  // namespace vertebra

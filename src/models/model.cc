@@ -4,24 +4,29 @@
 
 namespace vertebra {
 
-#define VERTEBRA_MODEL(type, factory, defaults)                                \
-  std::unique_ptr<Model> factory(const Json& config, std::string_view source); \
+#define VERTEBRA_OPEN_MODEL(type, factory) \
+  std::unique_ptr<Model> factory(const Json& config, std::string_view source);
+#define VERTEBRA_MODEL(type, factory, defaults) \
+  VERTEBRA_OPEN_MODEL(type, factory)            \
   Json defaults(const Json& sizes, int64_t vocabulary, int64_t context_length);
 #include "models/model_list.def"
 #undef VERTEBRA_MODEL
+#undef VERTEBRA_OPEN_MODEL
 
 namespace {
 
 struct Architecture {
   std::string_view type;
   std::unique_ptr<Model> (*make)(const Json& config, std::string_view source);
-  Json (*defaults)(const Json& sizes, int64_t vocabulary, int64_t context_length);
+  Json (*defaults)(const Json& sizes, int64_t vocabulary, int64_t context_length);  // null: only opened
 };
 
 constexpr Architecture kArchitectures[] = {
 #define VERTEBRA_MODEL(type, factory, defaults) {#type, factory, defaults},
+#define VERTEBRA_OPEN_MODEL(type, factory) {#type, factory, nullptr},
 #include "models/model_list.def"
 #undef VERTEBRA_MODEL
+#undef VERTEBRA_OPEN_MODEL
 };
 
 const Architecture& find_architecture(std::string_view type, std::string_view source) {
@@ -37,6 +42,14 @@ const Architecture& find_architecture(std::string_view type, std::string_view so
 std::vector<std::string> known_model_types() {
   std::vector<std::string> out;
   for (const Architecture& architecture : kArchitectures) out.emplace_back(architecture.type);
+  return out;
+}
+
+std::vector<std::string> sizable_model_types() {
+  std::vector<std::string> out;
+  for (const Architecture& architecture : kArchitectures) {
+    if (architecture.defaults != nullptr) out.emplace_back(architecture.type);
+  }
   return out;
 }
 
@@ -58,21 +71,32 @@ std::unique_ptr<Model> make_model(const Json& config, std::string_view source) {
 
 Json default_config(std::string_view model_type, const Json& sizes, int64_t vocabulary,
                     int64_t context_length) {
-  return find_architecture(model_type, "recipe").defaults(sizes, vocabulary, context_length);
+  const Architecture& architecture = find_architecture(model_type, "recipe");
+  require(architecture.defaults != nullptr, Code::kUnimplemented,
+          "recipe: a model of type '{}' cannot be made from sizes; choose one of {}, or start from a model's "
+          "folder",
+          model_type, fmt::join(sizable_model_types(), ", "));
+  return architecture.defaults(sizes, vocabulary, context_length);
 }
 
 Value Model::logits(ModelContext& context, Value hidden) const {
-  return linear(hidden, context.parameter(head()), {}, context.compute());
+  const Value out = linear(hidden, context.parameter(head()), {}, context.compute());
+  const double cap = logit_softcap();
+  return cap > 0 ? multiply(tanh(divide(out, cap)), cap) : out;
 }
 
 double Model::training_flops_per_token(int64_t length) const {
+  const ModelShape& s = shape();
+  // Of an expert layer's parameters, those of the experts chosen.
+  const auto used_share = [&](const ParameterSpec& spec) {
+    return spec.axes[0] == Axis::kExpert ? static_cast<double>(s.experts_per_token) / s.experts : 1.0;
+  };
   double products =
       0;  // parameters that take part in a matrix product; a tied embedding counts once, as the head
   for (const ParameterSpec& spec : parameters()) {
     if (spec.role == Role::kMatrix || spec.name == head())
-      products += static_cast<double>(spec.shape.elements());
+      products += static_cast<double>(spec.shape.elements()) * used_share(spec);
   }
-  const ModelShape& s = shape();
   // Scores and weighted values: 2 products of H D per visible key, T / 2 keys on average.
   const double attention = static_cast<double>(s.layers * s.heads * s.head_dim) * static_cast<double>(length);
   return 6 * products + 6 * attention;

@@ -7,6 +7,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "base/json.h"
@@ -15,8 +16,22 @@
 
 namespace vertebra {
 
-// What surrounds a forward pass: the graph, the parameters as values, and attention, which is dense in
-// training and paged in serving.
+struct AttendOptions {
+  double scale = 0;      // of the scores; 0: 1/sqrt(D)
+  int64_t window = 0;    // > 0: a query sees only keys at distance < window
+  Value sinks = {};      // f32 [H], if any: a further score of every row, whose weight goes to nothing
+  int cache_layer = -1;  // >= 0: k and v are those that this earlier layer attended to, and share its cache
+};
+
+// What a layer keeps of each request from step to step, beside keys and values.
+struct LayerState {
+  Value value;      // f32 [R, ...]
+  Value request;    // i32 [N]: the row of `value` that a token's request has; < 0: a token of no request
+  Value positions;  // i32 [N]: at 0 a request starts, whatever its state holds
+};
+
+// What surrounds a forward pass: the graph, the parameters as values, and memory of earlier tokens, which is
+// dense in training, and in serving a paged cache and a state per request.
 class ModelContext {
  public:
   ModelContext(Graph& graph, DType compute) : graph_(graph), compute_(compute) {}
@@ -28,7 +43,12 @@ class ModelContext {
   // The value of a declared parameter.
   virtual Value parameter(std::string_view name) = 0;
   // q [N, H, D], k and v [N, K, D] of one layer's tokens -> [N, H, D].
-  virtual Value attend(int layer, Value q, Value k, Value v) = 0;
+  virtual Value attend(int layer, Value q, Value k, Value v, const AttendOptions& options = {}) = 0;
+  // A layer's state called `name`, `shape` of it for every request. What keep_state is given next stays.
+  virtual LayerState state(int layer, std::string_view name, const Shape& shape) = 0;
+  virtual void keep_state(int layer, std::string_view name, Value value) = 0;
+  // The longest sequence that this graph may see, of which rotary scaling may depend.
+  virtual int64_t longest_sequence() const = 0;
   // The residual stream [N, E], at the start and after each block adds to it: where a context on a mesh of
   // devices pins how it lies.
   virtual Value residual(Value x) { return x; }
@@ -43,6 +63,16 @@ struct ModelShape {
   int layers = 0;
   int64_t embedding = 0, heads = 0, key_value_heads = 0, head_dim = 0, vocabulary = 0;
   int64_t context_length = 0;
+  int experts = 0, experts_per_token = 0;
+};
+
+// The names of a folder's tensors against the declared ones.
+struct StoredNames {
+  // A tensor whose name begins with `first` is declared with `second` in its place; the first that fits
+  // counts.
+  std::vector<std::pair<std::string, std::string>> prefixes;
+  // Tensors that begin like this belong to parts of the model that are not computed (vision).
+  std::vector<std::string> ignored;
 };
 
 class Model {
@@ -56,6 +86,10 @@ class Model {
   virtual Value forward(ModelContext& context, Value tokens, Value positions) const = 0;
   // Name of the output head's parameter [V, E] (the embedding's, when tied).
   virtual std::string_view head() const = 0;
+  // > 0: logits are cap * tanh(logits / cap).
+  virtual double logit_softcap() const { return 0; }
+  // Where a Hugging Face folder has other names or forms than the declarations.
+  virtual StoredNames stored_names() const { return {}; }
 
   // hidden [N, E] -> logits f32 [N, V].
   Value logits(ModelContext& context, Value hidden) const;
@@ -68,6 +102,7 @@ class Model {
 // found and wanted; unimplemented with the list of known architectures. `source` names the config.
 std::unique_ptr<Model> make_model(const Json& config, std::string_view source);
 std::vector<std::string> known_model_types();
+std::vector<std::string> sizable_model_types();  // those that default_config makes
 
 // Sizes of a configuration, for the architectures: 1 to `limit`, whose default no real model comes near and
 // whose products still fit. Throws invalid_argument naming key, value found and wanted.

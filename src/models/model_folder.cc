@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "models/stored_tensors.h"
 
 namespace vertebra {
 namespace {
@@ -23,12 +24,15 @@ std::map<std::string, Tensor> tensors_by_declared_name(const fs::path& folder, c
   bool declares_prefix = false;
   for (const ParameterSpec& spec : model.parameters())
     declares_prefix |= spec.name.starts_with(kOptionalPrefix);
+  const StoredNames stored = model.stored_names();
   std::map<std::string, Tensor> out;
   const SafetensorsModel weights = SafetensorsModel::open(folder);
   for (const std::string& name : weights.names()) {
     const bool bare = declares_prefix && !name.starts_with(kOptionalPrefix) && name != "lm_head.weight";
-    out[bare ? std::string(kOptionalPrefix) + name : name] = weights.read(name);
+    const std::string declared = declared_name(stored, bare ? std::string(kOptionalPrefix) + name : name);
+    if (!declared.empty()) out[declared] = weights.read(name);
   }
+  assemble(model, folder.string(), out);
   return out;
 }
 
@@ -67,7 +71,7 @@ void write_model_folder(const fs::path& folder, const Model& model, std::span<co
   Json config = model.config();
   if (stop_token >= 0) config["eos_token_id"] = stop_token;
   write_json_file(folder / "config.json", config);
-  write_safetensors(folder / "model.safetensors", parameters);
+  write_safetensors(folder / "model.safetensors", disassemble(model, parameters));
   Json generation = {{"do_sample", false}};
   if (stop_token >= 0) generation["eos_token_id"] = stop_token;
   generation.update(further_generation);

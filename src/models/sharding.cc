@@ -24,6 +24,7 @@ constexpr AxisRule kRules[] = {
     {Axis::kKeyValueHeads, MeshAxis::kTensor, "key/value heads", "model.key_value_heads"},
     {Axis::kFeedForward, MeshAxis::kTensor, "feed-forward width", "model.feed_forward"},
     {Axis::kPosition, std::nullopt, "positions", "model.context_length"},
+    {Axis::kExpert, std::nullopt, "experts", "model.experts"},
     {Axis::kNone, std::nullopt, "axis", "model"},
 };
 

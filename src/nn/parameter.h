@@ -12,7 +12,7 @@
 namespace vertebra {
 
 // What an axis of a parameter is, for sharding.
-enum class Axis { kVocabulary, kEmbedding, kHeads, kKeyValueHeads, kFeedForward, kPosition, kNone };
+enum class Axis { kVocabulary, kEmbedding, kHeads, kKeyValueHeads, kFeedForward, kPosition, kExpert, kNone };
 
 // What a parameter does, for optimizer groups: hidden matrices go to Muon; vectors are not decayed.
 enum class Role { kEmbedding, kHead, kMatrix, kVector };
@@ -26,12 +26,23 @@ struct Initializer {
   static Initializer ones() { return {Kind::kOnes, 0}; }
 };
 
+// How a parameter lies in a Hugging Face folder.
+struct StoredForm {
+  enum class Kind {
+    kSame,
+    kStack,      // slice i along the first axis is a tensor of its own: `name`, in which {} stands for i
+    kTransposed  // its last two axes the other way round
+  } kind = Kind::kSame;
+  std::string name = {};  // of kStack
+};
+
 struct ParameterSpec {
   std::string name;
   Shape shape;
   std::vector<Axis> axes;  // one per dimension
   Role role = Role::kMatrix;
   Initializer initializer;
+  StoredForm stored = {};
 };
 
 // The initial value, f32: depends on (seed, name, shape) alone.

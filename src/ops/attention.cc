@@ -34,11 +34,13 @@ std::vector<TensorType> infer_attention(const InferInput& in) {
 }
 
 std::vector<TensorType> infer_grad(const InferInput& in) {
-  check_attention(in, 7);
+  const bool of_lse = in.attrs.get_or("of_lse", false);
+  check_attention(in, of_lse ? 8 : 7);
   const Shape& q = in.operands[0].shape;
   check_type(in, 4, in.operands[0], "out");
   check_type(in, 5, {DType::kF32, Shape{q.dim(0), q.dim(2), q.dim(1)}}, "lse [B, H, T]");
   check_type(in, 6, in.operands[0], "the gradient of out");
+  if (of_lse) check_type(in, 7, in.operands[5], "the gradient of lse");
   return {in.operands[0], in.operands[1], in.operands[1]};
 }
 
@@ -91,7 +93,7 @@ Values decompose_attention(Graph&, const Node& node, std::span<const Value> oper
 
 Values decompose_grad(Graph&, const Node& node, std::span<const Value> operands) {
   // o = p v, p = exp(s - lse), s = scale q k^T:
-  // dv = p^T do, dp = do v^T, ds = p (dp - sum(do o)), dq = scale ds k, dk = scale ds^T q
+  // dv = p^T do, dp = do v^T, ds = p (dp - sum(do o) + dlse), dq = scale ds k, dk = scale ds^T q
   const Value q = operands[0], k = operands[1], v = operands[2], out = operands[4], lse = operands[5];
   const Scores s = make_scores(node, q, k, operands[3]);
   const DType inner = s.scores.dtype();
@@ -105,9 +107,13 @@ Values decompose_grad(Graph&, const Node& node, std::span<const Value> operands)
   const Value p =
       select(s.seen, exponential(select(s.seen, shifted, zeros_like(shifted))), zeros_like(shifted));
 
-  const Value delta =
+  Value delta =
       reduce_sum(multiply(grouped_dout, reshape(convert(out, inner), grouped)), {4});  // [B, T, K, G]
-  const Value dp = dot_general(grouped_dout, v, {{0, 2}, {0, 2}, {4}, {3}}, inner);    // [B, K, T, G, S]
+  if (operands.size() > 7) {
+    const Value dlse = reshape(convert(operands[7], inner), Shape{s.b, s.k, s.group, s.t});
+    delta = subtract(delta, transpose(dlse, {0, 3, 1, 2}));
+  }
+  const Value dp = dot_general(grouped_dout, v, {{0, 2}, {0, 2}, {4}, {3}}, inner);  // [B, K, T, G, S]
   const Value ds = multiply(p, subtract(dp, broadcast_leading(transpose(delta, {0, 2, 1, 3}), dp.shape())));
   const Value scaled = multiply(ds, node.attrs.get<double>("scale"));
 
@@ -119,12 +125,14 @@ Values decompose_grad(Graph&, const Node& node, std::span<const Value> operands)
 }
 
 Values attention_vjp(const VjpInput& in) {
-  require(!in.gradients[1].defined(), Code::kUnimplemented,
-          "attention: there is no gradient through the log-sum-exp of the scores");
-  Values out = in.graph.add_node(attention_grad_op,
-                                 {in.operand(0), in.operand(1), in.operand(2), in.operand(3), in.result(0),
-                                  in.result(1), in.gradients[0]},
-                                 in.node.attrs);
+  Values operands = {in.operand(0), in.operand(1), in.operand(2),           in.operand(3),
+                     in.result(0),  in.result(1),  gradient_or_zeros(in, 0)};
+  Attrs attrs = in.node.attrs;
+  if (in.gradients[1].defined()) {
+    operands.push_back(in.gradients[1]);
+    attrs.set("of_lse", true);
+  }
+  Values out = in.graph.add_node(attention_grad_op, operands, attrs);
   out.push_back(Value{});  // the segments
   return out;
 }
@@ -151,7 +159,6 @@ std::vector<OpSample> attention_samples() {
                    {normal({c.b, c.t, c.h, c.d}), normal({c.b, c.t, c.k, c.d}), normal({c.b, c.t, c.k, c.d}),
                     values({c.b, c.t}, c.segments, DType::kI32)},
                    {{"scale", 1 / std::sqrt(static_cast<double>(c.d))}, {"window", c.window}}});
-    out.back().gradient_results = {0};
   }
   return out;
 }
@@ -164,8 +171,12 @@ std::vector<OpSample> grad_samples() {
     sample.operands.push_back(normal(q));
     sample.operands.push_back(fixed(uniform({q[0], q[2], q[1]}, 2, 4)));
     sample.operands.push_back(normal(q));
-    sample.gradient_results = {};
   }
+  OpSample both = out[1];
+  both.name += ", lse too";
+  both.operands.push_back(fixed(normal(both.operands[5].type.shape)));
+  both.attrs.set("of_lse", true);
+  out.push_back(std::move(both));
   return out;
 }
 
@@ -179,7 +190,8 @@ const OpDef attention_op = {.name = "attention",
                             .decompose = decompose_attention,
                             .samples = attention_samples};
 
-// (q, k, v, segments, out, lse, dout){scale, window} -> (dq, dk, dv)
+// (q, k, v, segments, out, lse, dout){scale, window} -> (dq, dk, dv); with the attribute of_lse an eighth
+// operand is the gradient of lse
 const OpDef attention_grad_op = {.name = "attention_grad",
                                  .infer = infer_grad,
                                  .no_vjp = "a gradient itself: decompose it to differentiate twice",
@@ -187,7 +199,9 @@ const OpDef attention_grad_op = {.name = "attention_grad",
                                  .samples = grad_samples};
 
 Value attention(Value q, Value k, Value v, Value segments, const AttentionOptions& options) {
-  return make(attention_op, {q, k, v, segments}, attention_attrs(options, q));
+  const Values results = q.graph().add_node(attention_op, {q, k, v, segments}, attention_attrs(options, q));
+  if (!options.sinks.defined()) return results[0];
+  return with_sinks(results[0], transpose(results[1], {0, 2, 1}), options.sinks);
 }
 
 }  // namespace vertebra

@@ -25,6 +25,11 @@ Attrs attention_attrs(const AttentionOptions& options, Value q) {
           {"window", options.window}};
 }
 
+Value with_sinks(Value out, Value lse, Value sinks) {
+  const Value share = logistic(subtract(lse, broadcast_to(sinks, lse.shape())));
+  return multiply(out, convert(broadcast_leading(share, out.shape()), out.dtype()));
+}
+
 MaskedSoftmax masked_softmax(Value scores, Value seen) {
   const Shape& shape = scores.shape();
   const int64_t last = shape.rank() - 1;

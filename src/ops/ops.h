@@ -149,6 +149,7 @@ Value embedding(Value table, Value tokens);
 struct AttentionOptions {
   double scale = 0;    // 0: 1/sqrt(D)
   int64_t window = 0;  // >0: a query sees only keys at distance < window
+  Value sinks = {};    // f32 [H], if any: one more score of each row of a head, whose weight goes to no value
 };
 // Causal attention of training: q [B, T, H, D], k and v [B, T, K, D], segments i32 [B, T] (a query sees keys
 // of its own segment, at or before its own index; a row of segment < 0 gives zeros) -> [B, T, H, D]. Never

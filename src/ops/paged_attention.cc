@@ -39,7 +39,7 @@ std::vector<TensorType> infer_paged(const InferInput& in) {
       "page_table needs rows of a fixed number of pages above 0 with fewer than 2^31 positions");
   check_type(in, 6, {DType::kI32, Shape{q.dim(0)}}, "request [N]");
   check_type(in, 7, {DType::kI32, Shape{q.dim(0)}}, "positions [N]");
-  return {in.operands[0], in.operands[3], in.operands[4]};
+  return {in.operands[0], in.operands[3], in.operands[4], {DType::kF32, Shape{q.dim(0), q.dim(1)}}};
 }
 
 // 0 <= a < limit
@@ -115,7 +115,8 @@ Values decompose_paged(Graph& graph, const Node& node, std::span<const Value> op
     seen = logical_and(seen, compare_with(subtract(query, key), static_cast<double>(window), "lt"));
   const MaskedSoftmax softmax = masked_softmax(scores, broadcast_in_dim(seen, scores.shape(), {0, 3}));
   const Value out = dot_general(softmax.probabilities, values, {{0, 1}, {0, 2}, {3}, {1}}, q.dtype());
-  return {reshape(out, q.shape()), k_cache, v_cache};
+  const Value lse = reshape(softmax.log_sum, Shape{n, q.shape().dim(1)});
+  return {reshape(out, q.shape()), k_cache, v_cache, convert(lse, DType::kF32)};
 }
 
 std::vector<OpSample> paged_samples() {
@@ -138,8 +139,8 @@ std::vector<OpSample> paged_samples() {
 }  // namespace
 
 // (q, k_new, v_new, k_cache, v_cache, page_table, request, positions){scale, window} -> (out, k_cache,
-// v_cache). A position beyond the table or a page outside the cache: nothing is written; the row of such a
-// position gives zeros. Reads of pages outside the cache are clamped.
+// v_cache, lse f32 [N, H]: as that of `attention`). A position beyond the table or a page outside the cache:
+// nothing is written; the row of such a position gives zeros. Reads of pages outside the cache are clamped.
 const OpDef paged_attention_op = {.name = "paged_attention",
                                   .infer = infer_paged,
                                   .no_vjp = "only in generation",
@@ -152,7 +153,8 @@ PagedAttentionResult paged_attention(Value q, Value k_new, Value v_new, Value k_
   const std::vector<Value> out = q.graph().add_node(
       paged_attention_op, {q, k_new, v_new, k_cache, v_cache, page_table, request, positions},
       attention_attrs(options, q));
-  return {out[0], out[1], out[2]};
+  if (!options.sinks.defined()) return {out[0], out[1], out[2]};
+  return {with_sinks(out[0], out[3], options.sinks), out[1], out[2]};
 }
 
 }  // namespace vertebra

@@ -9,7 +9,7 @@ constexpr int64_t kAnyVocabulary = 512;  // where the question is not about the 
 ModelSettings ModelSettings::read(const RunContext& context) {
   ModelSettings out;
   Settings table = context.recipe.table("model");
-  out.architecture = table.choice("architecture", "llama", known_model_types());
+  out.architecture = table.choice("architecture", "llama", sizable_model_types());
   for (const char* key : {"depth", "embedding", "heads", "key_value_heads", "head_dim", "feed_forward"}) {
     if (table.has(key)) table.integer(key, std::nullopt, 1, 1 << 24);
   }

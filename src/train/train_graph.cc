@@ -3,6 +3,7 @@
 #include <limits>
 #include <map>
 
+#include "models/dense_context.h"
 #include "models/sharding.h"
 #include "transforms/autodiff.h"
 #include "transforms/passes.h"
@@ -23,10 +24,10 @@ Batch batch_inputs(Graph& graph, int64_t rows, int64_t length, const Sharding& s
 }
 
 // Parameters as graph inputs; dense causal attention within the documents of a row.
-class TrainingContext final : public ModelContext {
+class TrainingContext final : public DenseContext {
  public:
   TrainingContext(Graph& graph, const Model& model, DType compute, const Batch& batch, const Mesh& mesh)
-      : ModelContext(graph, compute), segments_(batch.segments), rows_(batch.sharding) {
+      : DenseContext(graph, compute, batch.segments, batch.positions), rows_(batch.sharding) {
     for (const ParameterSpec& spec : model.parameters()) {
       parameters_[spec.name] =
           graph.parameter(spec.name, {DType::kF32, spec.shape}, parameter_sharding(spec, mesh));
@@ -39,18 +40,11 @@ class TrainingContext final : public ModelContext {
     return it->second;
   }
 
-  Value attend(int, Value q, Value k, Value v) override {
-    const int64_t B = segments_.shape()[0], T = segments_.shape()[1], D = q.shape()[2];
-    const auto rows = [&](Value x) { return reshape(x, {B, T, x.shape()[1], D}); };
-    return reshape(attention(rows(q), rows(k), rows(v), segments_), q.shape());
-  }
-
   // Without it the partitioner may cut the stream by width, as the weights are, and give every device all
   // rows.
   Value residual(Value x) override { return rows_.is_replicated() ? x : with_sharding(x, rows_); }
 
  private:
-  Value segments_;
   Sharding rows_;  // of the batch; of [B T, E] as well
   std::map<std::string, Value, std::less<>> parameters_;
 };
@@ -58,6 +52,8 @@ class TrainingContext final : public ModelContext {
 // Loss of every token, f32 [B*T], 0 where there is no label.
 Value token_losses(const Model& model, TrainingContext& context, const Batch& batch) {
   const Shape flat{batch.tokens.shape().elements()};
+  require(model.logit_softcap() == 0, Code::kUnimplemented,
+          "a model with final_logit_softcapping cannot be trained or scored yet");
   const Value hidden = model.forward(context, reshape(batch.tokens, flat), reshape(batch.positions, flat));
   const Graph::Scope scope(context.graph(), "head");
   return linear_cross_entropy(hidden, context.parameter(model.head()), reshape(batch.labels, flat),

@@ -231,7 +231,8 @@ class PagedRun {
     }
     auto results = run_kernel(make_paged_attention, c_.attrs(),
                               {q, k, v, k_, v_, table_, ints({n}, request), ints({n}, position)},
-                              {{DType::kF32, q.shape()}, k_.type(), v_.type()}, threads, {-1, 3, 4});
+                              {{DType::kF32, q.shape()}, k_.type(), v_.type(), {DType::kF32, {n, c_.heads}}},
+                              threads, {-1, 3, 4, -1});
     k_ = results[1];
     v_ = results[2];
     return results[0];

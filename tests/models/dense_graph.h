@@ -8,24 +8,20 @@
 #include <vector>
 
 #include "backend/buffer_set.h"
-#include "models/model.h"
+#include "models/dense_context.h"
 #include "ops/ops.h"
 
 namespace vertebra {
 
 // Parameters as graph inputs; dense causal attention over one sequence.
-class DenseContext final : public ModelContext {
+class OneSequenceContext final : public DenseContext {
  public:
-  DenseContext(Graph& graph, const Model& model, DType compute) : ModelContext(graph, compute) {
+  OneSequenceContext(Graph& graph, const Model& model, DType compute, int64_t length)
+      : DenseContext(graph, compute, full(graph, {1, length}, 0, DType::kI32), iota(graph, {1, length}, 1)) {
     for (const ParameterSpec& spec : model.parameters())
       parameters_[spec.name] = graph.parameter(spec.name, {DType::kF32, spec.shape});
   }
   Value parameter(std::string_view name) override { return parameters_.find(name)->second; }
-  Value attend(int, Value q, Value k, Value v) override {
-    const auto row = [](Value x) { return reshape(x, {1, x.shape()[0], x.shape()[1], x.shape()[2]}); };
-    const Value segments = full(graph(), {1, q.shape()[0]}, 0, DType::kI32);
-    return reshape(attention(row(q), row(k), row(v), segments), q.shape());
-  }
 
  private:
   std::map<std::string, Value, std::less<>> parameters_;
@@ -34,7 +30,7 @@ class DenseContext final : public ModelContext {
 // "tokens" i32 [length] and the parameters -> "logits" f32 [length, V].
 inline Graph build_dense_logits(const Model& model, int64_t length, DType compute = DType::kF32) {
   Graph graph;
-  DenseContext context(graph, model, compute);
+  OneSequenceContext context(graph, model, compute, length);
   const Value tokens = graph.parameter("tokens", {DType::kI32, {length}});
   const Value hidden = model.forward(context, tokens, iota(graph, {length}, 0));
   graph.add_output("logits", model.logits(context, hidden));

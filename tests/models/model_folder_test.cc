@@ -150,8 +150,15 @@ TEST_F(ModelFolder, EveryWrongConfigKeyIsNamed) {
   refused("llama", "num_key_value_heads", 3);
   refused("llama", "head_dim", 7);
   refused("llama", "hidden_act", "relu", {"relu"});
-  refused("llama", "attention_bias", true);
-  refused("llama", "rope_scaling", {{"type", "yarn"}, {"factor", 2}}, {"yarn"});
+  const Json longrope = {{"rope_type", "longrope"}, {"short_factor", {1, 2}}, {"long_factor", {1, 2}}};
+  refused("llama", "rope_parameters", {{"rope_type", "spiral"}}, {"spiral", "yarn"});
+  refused("llama", "rope_parameters", {{"rope_type", "yarn"}, {"factor", 2}}, {"original_max_position"});
+  refused("llama", "rope_parameters", {{"rope_type", "linear"}, {"factor", -2}}, {"factor", "-2"});
+  refused("llama", "rope_parameters", {{"rope_type", "default"}, {"twist", 2}}, {"twist"});
+  refused("llama", "rope_parameters", longrope, {"short_factor", "4 numbers"});
+  refused("gemma3", "layer_types", {"full_attention", "mamba", "full_attention"}, {"mamba"});
+  refused("gemma3", "layer_types", {"full_attention"}, {"3 names"});
+  refused("gemma3", "attn_logit_softcapping", 50.0);
   refused("llama", "rms_norm_eps", "tiny");
   refused("llama", "rms_norm_eps", -1.0);
   for (const char* key : {"n_layer", "n_embd", "n_head", "n_positions", "vocab_size"}) {

@@ -128,6 +128,10 @@ class GoldenModels : public ::testing::TestWithParam<const char*> {
   std::unique_ptr<Backend> backend_ = make_cpu_backend({.team = &team_, .isa = {}});
 };
 
+// Those of them whose golden files hold gradients, and loss curves.
+class GoldenGradients : public GoldenModels {};
+class GoldenCurves : public GoldenModels {};
+
 TEST_P(GoldenModels, LogitsAreThoseOfTransformers) {
   for (size_t i = 0; i < golden_.at("sequences").size(); ++i) {
     const auto tokens = golden_.at("sequences").at(i).get<Ids>();
@@ -139,7 +143,7 @@ TEST_P(GoldenModels, LogitsAreThoseOfTransformers) {
   }
 }
 
-TEST_P(GoldenModels, LossAndGradientsAreThoseOfPyTorch) {
+TEST_P(GoldenGradients, LossAndGradientsAreThoseOfPyTorch) {
   add_training_inputs();
   const Graph graph = build_accumulation_step(*model_, training_options());
   {
@@ -150,7 +154,7 @@ TEST_P(GoldenModels, LossAndGradientsAreThoseOfPyTorch) {
   expect_gradients(run_reference(graph));
 }
 
-TEST_P(GoldenModels, TenStepsOfAdamWLoseWhatPyTorchLoses) {
+TEST_P(GoldenCurves, TenStepsOfAdamWLoseWhatPyTorchLoses) {
   add_training_inputs();
   BufferSet buffers;
   const Graph graph = build_training_step(*model_, training_options());
@@ -172,23 +176,38 @@ TEST_P(GoldenModels, GreedyTextIsThatOfTransformers) {
   BufferSet parameters;
   for (const auto& [name, tensor] : inputs_) parameters.set(name, backend_->upload(tensor));
   Engine engine(*backend_, *model_, parameters, {.tokens_per_step = 8, .page_size = 4});
+  std::vector<GenerationRequest> requests;
   for (const Json& text : golden_.at("greedy")) {
-    GenerationRequest request;
-    request.prompt = text.at("prompt").get<Ids>();
-    request.max_tokens = 20;
-    const std::vector<GenerationResult> results = engine.generate({request});
+    requests.emplace_back().prompt = text.at("prompt").get<Ids>();
+    requests.back().max_tokens = static_cast<int64_t>(text.at("tokens").size());
+  }
+  // One after the other, then both at once, their chunks and steps mixed.
+  std::vector<GenerationResult> results;
+  for (const GenerationRequest& request : requests) results.push_back(engine.generate({request})[0]);
+  for (GenerationResult& result : engine.generate(requests)) results.push_back(std::move(result));
+  for (size_t i = 0; i < results.size(); ++i) {
     Ids found;
-    for (const GeneratedToken& token : results[0].tokens) found.push_back(token.id);
-    EXPECT_EQ(found, text.at("tokens").get<Ids>());
+    for (const GeneratedToken& token : results[i].tokens) found.push_back(token.id);
+    EXPECT_EQ(found, golden_.at("greedy").at(i % requests.size()).at("tokens").get<Ids>()) << i;
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Transformers, GoldenModels, ::testing::Values("llama", "llama-tied", "gpt2"),
-                         [](const auto& each) {
-                           std::string name = each.param;
-                           std::replace(name.begin(), name.end(), '-', '_');
-                           return name;
-                         });
+std::string test_name(const testing::TestParamInfo<const char*>& each) {
+  std::string name = each.param;
+  std::replace(name.begin(), name.end(), '-', '_');
+  return name;
+}
+
+constexpr const char* kModels[] = {"llama",      "llama-tied", "llama3", "gpt2",   "mistral",
+                                   "ministral3", "qwen2",      "qwen3",  "gemma3", "phi3",
+                                   "smollm3",    "olmo2",      "granite"};
+INSTANTIATE_TEST_SUITE_P(Transformers, GoldenModels, testing::ValuesIn(kModels), test_name);
+INSTANTIATE_TEST_SUITE_P(Transformers, GoldenGradients,
+                         testing::Values("llama", "llama-tied", "gpt2", "qwen3", "gemma3"), test_name);
+INSTANTIATE_TEST_SUITE_P(Transformers, GoldenCurves,
+                         testing::Values("llama", "llama-tied", "llama3", "gpt2", "mistral", "ministral3",
+                                         "qwen2", "qwen3", "gemma3", "smollm3", "olmo2", "granite"),
+                         test_name);
 
 }  // namespace
 }  // namespace vertebra

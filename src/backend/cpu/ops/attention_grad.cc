@@ -55,7 +55,7 @@ struct Task {
   int64_t tokens;  // in a row of the batch
 };
 
-// Operands q, k, v, segments, out, lse, dout; results dq, dk, dv.
+// Operands q, k, v, segments, out, lse, dout, dlse (if any); results dq, dk, dv.
 class AttentionGradKernel final : public Kernel {
  public:
   explicit AttentionGradKernel(const Node& node)
@@ -162,12 +162,15 @@ class AttentionGradKernel final : public Kernel {
                   scratch.dout + h * padded, heads * padded);
       const auto* lse = task.call.operands[5].as<const float>() +
                         (task.batch * sizes_.query_heads + task.key_head * heads + h) * task.tokens;
+      const float* dlse = task.call.operands.size() < 8 ? nullptr : task.call.operands[7].as<const float>();
+      if (dlse != nullptr) dlse += lse - task.call.operands[5].as<const float>();
       const auto* out = task.call.operands[4].as<const float>() + at;
       for (int64_t i = 0; i < count; ++i) {
         const int64_t r = i * heads + h;
         scratch.positions[r] = static_cast<int32_t>(range.first + i);
         scratch.lse[r] = lse[order[i]];
         scratch.delta[r] = kernels.dot(scratch.dout + r * padded, out + order[i] * stride, dim);
+        if (dlse != nullptr) scratch.delta[r] -= dlse[order[i]];
       }
     }
     std::memset(scratch.dq, 0, static_cast<size_t>(count * heads * padded) * sizeof(float));

@@ -175,8 +175,9 @@ class PagedAttentionKernel final : public Kernel {
       const int64_t key_head = index % sizes_.key_heads;
       const AttentionScratch scratch = scratch_of(worker);
       pack_queries(call, step, group, key_head, scratch);
-      attend_group(*kernels().attention, sizes_, scratch, group.length * sizes_.heads_per_key(), false,
+      attend_group(*kernels().attention, sizes_, scratch, group.length * sizes_.heads_per_key(), true,
                    rows_in_pages(call, step, group.request, key_head, group.length * sizes_.heads_per_key()));
+      write_lse(call, group, key_head, scratch);
     });
   }
 
@@ -193,6 +194,8 @@ class PagedAttentionKernel final : public Kernel {
         if (step.request[n] < 0) {
           std::memset(call.results[0].as<float>() + n * sizes_.query_heads * sizes_.dim, 0,
                       static_cast<size_t>(sizes_.query_heads * sizes_.dim) * sizeof(float));
+          std::memset(call.results[3].as<float>() + n * sizes_.query_heads, 0,
+                      static_cast<size_t>(sizes_.query_heads) * sizeof(float));
           continue;
         }
         const int64_t slot = step.slot(step.request[n], step.positions[n]);
@@ -243,6 +246,15 @@ class PagedAttentionKernel final : public Kernel {
     }
   }
 
+  void write_lse(const KernelCall& call, const Group& group, int64_t key_head,
+                 const AttentionScratch& scratch) const {
+    const int64_t heads = sizes_.heads_per_key();
+    for (int64_t i = 0; i < group.length; ++i) {
+      std::memcpy(call.results[3].as<float>() + (group.first + i) * sizes_.query_heads + key_head * heads,
+                  scratch.lse + i * heads, static_cast<size_t>(heads) * sizeof(float));
+    }
+  }
+
   // Splitting over chunks keeps a state per group, key head and chunk: worth it for few rows only.
   static constexpr int64_t kSplitRows = 16;
   int64_t state_floats() const { return kSplitRows * (sizes_.padded() + 2); }
@@ -281,8 +293,9 @@ class PagedAttentionKernel final : public Kernel {
         if (chunk > 0) return;
         pack_queries(call, step, group, key_head, scratch);
         attend_group(
-            kernels, sizes_, scratch, group.length * heads, false,
+            kernels, sizes_, scratch, group.length * heads, true,
             rows_in_pages(call, step, group.request, key_head, group.length * sizes_.heads_per_key()));
+        write_lse(call, group, key_head, scratch);
         return;
       }
       const int64_t end = step.positions[group.first + group.length - 1] + 1;
@@ -305,7 +318,8 @@ class PagedAttentionKernel final : public Kernel {
       const AttentionTile total = tile_of(scratch, state_at(states, index * chunks_), group);
       for (int64_t chunk = 1; chunk * kAttentionChunk < end; ++chunk)
         kernels.merge(total, tile_of(scratch, state_at(states, index * chunks_ + chunk), group));
-      kernels.finish(total, scratch.out, nullptr);
+      kernels.finish(total, scratch.out, scratch.lse);
+      write_lse(call, group, index % sizes_.key_heads, scratch);
     }
   }
 

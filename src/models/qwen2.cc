@@ -1,0 +1,69 @@
+// Qwen2 and Qwen2.5 (Yang et al. 2024): Llama with biases on queries, keys and values; in some sizes the
+// later layers see a window only.
+#include "models/decoder.h"
+
+namespace vertebra {
+namespace {
+
+class Qwen2 final : public Decoder {
+ public:
+  Qwen2(const Json& config, std::string_view source)
+      : Decoder(config, source, {}),
+        rotary_(rope_settings(config, source), shape_.head_dim, shape_.context_length, source) {
+    if (json_get<bool>(config, "use_sliding_window", source, false)) window_ = read_window(source);
+    const auto first = json_get<int64_t>(config, "max_window_layers", source, 28);
+    types_ = read_layer_types(source, {"full_attention", "sliding_attention"}, [&](int i) {
+      return window_ > 0 && i >= first ? "sliding_attention" : "full_attention";
+    });
+    declare_embedding();
+    for (int i = 0; i < shape_.layers; ++i) {
+      const std::string at = layer_name(i);
+      declare_norm(at + "input_layernorm");
+      declare_attention(at + "self_attn.", Bias::kYes, Bias::kNo);
+      declare_norm(at + "post_attention_layernorm");
+      declare_gated_mlp(at + "mlp.", feed_forward_);
+    }
+    declare_norm("model.norm");
+    declare_head();
+  }
+
+  Value forward(ModelContext& context, Value tokens, Value positions) const override;
+
+ private:
+  RotaryPositions rotary_;
+  int64_t window_ = 0;
+  std::vector<std::string> types_;
+};
+
+Value Qwen2::forward(ModelContext& context, Value tokens, Value positions) const {
+  Value x = context.residual(embed(context, tokens));  // [N, E]
+  for (int i = 0; i < shape_.layers; ++i) {
+    const Graph::Scope layer(context.graph(), fmt::format("layers.{}", i));
+    const std::string at = layer_name(i);
+    {
+      const Graph::Scope scope(context.graph(), "attention");
+      const Value h = norm(context, x, at + "input_layernorm");
+      const Value q = project_to_heads(context, h, at + "self_attn.q_proj");  // [N, H, D]
+      const Value k = project_to_heads(context, h, at + "self_attn.k_proj");  // [N, K, D]
+      const Value v = project_to_heads(context, h, at + "self_attn.v_proj");
+      const int64_t window = types_[static_cast<size_t>(i)] == "sliding_attention" ? window_ : 0;
+      const Value out = context.attend(i, rotary_(context, q, positions), rotary_(context, k, positions), v,
+                                       {.window = window});
+      x = context.residual(add(x, project_heads(context, out, at + "self_attn.o_proj")));
+    }
+    {
+      const Graph::Scope scope(context.graph(), "mlp");
+      const Value h = norm(context, x, at + "post_attention_layernorm");
+      x = context.residual(add(x, gated_mlp(context, h, at + "mlp.")));
+    }
+  }
+  return norm(context, x, "model.norm");
+}
+
+}  // namespace
+
+std::unique_ptr<Model> make_qwen2(const Json& config, std::string_view source) {
+  return std::make_unique<Qwen2>(config, source);
+}
+
+}  // namespace vertebra
