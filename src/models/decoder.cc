@@ -119,6 +119,15 @@ void Decoder::declare_attention(const std::string& at, Bias inner, Bias outer) {
   declare_matrix(at + "o_proj", {E, HD, Axis::kEmbedding, Axis::kHeads, true}, outer);
 }
 
+void Decoder::declare_experts(const std::string& name, const Matrix& matrix, StoredForm stored) {
+  declare({name,
+           {shape_.experts, matrix.out, matrix.in},
+           {Axis::kExpert, matrix.out_axis, matrix.in_axis},
+           Role::kMatrix,
+           matrix.writes_residual ? residual_initializer() : inner_initializer(),
+           std::move(stored)});
+}
+
 void Decoder::declare_gated_mlp(const std::string& at, int64_t feed_forward, Bias bias) {
   const int64_t E = shape_.embedding, F = feed_forward;
   declare_matrix(at + "gate_proj", {F, E, Axis::kFeedForward, Axis::kEmbedding}, bias);
@@ -163,6 +172,10 @@ Value Decoder::gated_mlp(ModelContext& context, Value x, const std::string& at) 
   }
   const Value gate = activate(project(context, x, at + "gate_proj"));
   return project(context, multiply(gate, project(context, x, at + "up_proj")), at + "down_proj");
+}
+
+Value Decoder::mix(Value y, Value weights) {
+  return reduce_sum(multiply(y, broadcast_in_dim(weights, y.shape(), {0, 1})), {1});
 }
 
 std::vector<std::string> Decoder::given_layer_types(std::string_view source,

@@ -49,6 +49,8 @@ class Decoder : public Model {
   void declare_matrix(const std::string& name, const Matrix& matrix, Bias bias = Bias::kNo);
   // q_proj, k_proj, v_proj, o_proj under `at` ("model.layers.0.self_attn.").
   void declare_attention(const std::string& at, Bias inner = Bias::kNo, Bias outer = Bias::kNo);
+  // A matrix per expert, [experts, out, in], which lies in the folder as `stored` says.
+  void declare_experts(const std::string& name, const Matrix& matrix, StoredForm stored);
   // gate_proj, up_proj, down_proj under `at`.
   void declare_gated_mlp(const std::string& at, int64_t feed_forward, Bias bias = Bias::kNo);
   void declare_head();  // unless it is tied to the embedding
@@ -70,6 +72,8 @@ class Decoder : public Model {
   Value activate(Value x) const;
   // down(activation(gate(x)) * up(x))
   Value gated_mlp(ModelContext& context, Value x, const std::string& at) const;
+  // Expert results y [N, A, E] added up by their weights [N, A] -> [N, E].
+  static Value mix(Value y, Value weights);
   bool declares(const std::string& name) const { return names_.contains(name); }
 
   // ---- Settings.

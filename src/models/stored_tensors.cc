@@ -1,5 +1,6 @@
 #include "models/stored_tensors.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "base/error.h"
@@ -53,13 +54,18 @@ Tensor transposed(const Tensor& tensor) {
 }  // namespace
 
 std::string declared_name(const StoredNames& names, const std::string& stored) {
-  for (const std::string& prefix : names.ignored) {
-    if (stored.starts_with(prefix)) return {};
-  }
+  std::string out = stored;
+  const auto ignored = [&] {
+    return std::any_of(names.ignored.begin(), names.ignored.end(),
+                       [&](const std::string& prefix) { return out.starts_with(prefix); });
+  };
+  if (ignored()) return {};
   for (const auto& [from, to] : names.prefixes) {
-    if (stored.starts_with(from)) return to + stored.substr(from.size());
+    if (!stored.starts_with(from)) continue;
+    out = to + stored.substr(from.size());
+    break;
   }
-  return stored;
+  return ignored() ? std::string() : out;
 }
 
 void assemble(const Model& model, std::string_view source, std::map<std::string, Tensor>& tensors) {

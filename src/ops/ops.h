@@ -127,6 +127,16 @@ Value dequantize(Value x);
 // passes.
 Value linear(Value x, Value w, Value bias = {}, DType compute = DType::kF32);
 
+// A linear layer per expert, of which each row uses those chosen for it: x [N, E] (all choices of a row multiply it)
+// or [N, A, E] (each its own), weight [X, F, E], experts i32 [N, A] in [0, X) (others give zeros), bias [X, F] ->
+// [N, A, F]. Kernels compute chosen experts only.
+Value expert_linear(Value x, Value weight, Value experts, Value bias = {}, DType compute = DType::kF32);
+// The k largest along the last axis, largest first, the lower index among equals; values above -1e30.
+struct TopK {
+  Value values, indices;  // [..., k], indices i32
+};
+TopK top_k(Value a, int64_t k);
+
 // ---- Composites: normalisation, activation, position -------------------------------------------
 Value silu(Value a);
 Value gelu(Value a, bool tanh_approximation);
@@ -167,6 +177,22 @@ struct PagedAttentionResult {
 PagedAttentionResult paged_attention(Value q, Value k_new, Value v_new, Value k_cache, Value v_cache,
                                      Value page_table, Value request, Value positions,
                                      const AttentionOptions& options = {});
+
+// ---- Composites: memory of earlier tokens that is no attention -----------------------------------
+// Both run over ragged rows: request i32 [N] names each row's request (a row of the state; < 0: padding, gives zeros)
+// and positions i32 [N] its place in it. Rows of one request are contiguous and in increasing position. A request's
+// rows begin from its state, or from nothing where their first position is 0 (or where one is 0 inside them); the
+// state of other requests stays. So training runs them over whole sequences, serving over pieces of them.
+struct Recurrence {
+  Value out, state;
+};
+// Causal convolution of each channel by itself: x [N, C], weight [C, W], state [R, W - 1, C] (the inputs that came
+// last, in order) -> out [N, C], out[n, c] = sum over j of weight[c, j] x[n - W + 1 + j, c].
+Recurrence short_convolution(Value x, Value weight, Value state, Value request, Value positions);
+// The gated delta rule (Yang et al. 2024): per head S = exp(decay) S, then S += k (beta (v - S^T k))^T, out = S^T q.
+// q and k [N, H, D], v [N, H, M], decay (<= 0) and beta [N, H], state f32 [R, H, D, M] -> out [N, H, M].
+Recurrence gated_delta_rule(Value q, Value k, Value v, Value decay, Value beta, Value state, Value request,
+                            Value positions);
 
 // ---- Composites: loss ---------------------------------------------------------------------------
 // Output head fused with cross-entropy, in chunks: never the logits of a whole batch. hidden [N, E],

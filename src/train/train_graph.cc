@@ -78,7 +78,7 @@ std::vector<Value> add_loss_and_gradients(Graph& graph, const Model& model,
 }
 
 bool uses_muon(const ParameterSpec& spec, const OptimizerOptions& options) {
-  return options.kind == "muon" && spec.role == Role::kMatrix;
+  return options.kind == "muon" && spec.role == Role::kMatrix && spec.shape.rank() == 2;
 }
 
 // Adds clipping and the optimizer; parameters are graph inputs already.

@@ -203,12 +203,14 @@ TEST_P(EngineBits, TextIsTheSameWithTokensTriedAhead) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(All, EngineBits,
-                         ::testing::Values(Precision{"llama", DType::kF32}, Precision{"llama", DType::kBF16},
-                                           Precision{"gpt2", DType::kF32}, Precision{"gpt2", DType::kBF16}),
-                         [](const auto& each) {
-                           return fmt::format("{}_{}", each.param.type, dtype_name(each.param.compute));
-                         });
+INSTANTIATE_TEST_SUITE_P(
+    All, EngineBits,
+    ::testing::Values(Precision{"llama", DType::kF32}, Precision{"llama", DType::kBF16},
+                      Precision{"gpt2", DType::kF32}, Precision{"gpt2", DType::kBF16},
+                      Precision{"lfm2", DType::kF32}, Precision{"qwen3_5_text", DType::kF32},
+                      Precision{"gemma4_text", DType::kF32}, Precision{"gpt_oss", DType::kF32},
+                      Precision{"gpt_oss", DType::kBF16}),
+    [](const auto& each) { return fmt::format("{}_{}", each.param.type, dtype_name(each.param.compute)); });
 
 class EngineTest : public ::testing::Test {
  protected:

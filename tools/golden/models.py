@@ -114,6 +114,9 @@ def randomize(name, model):
         plain = norm and (name not in CENTERED_NORMS or "linear_attn" in parameter_name)
         start = 1.0 if plain or (parameter.dim() == 1 and parameter_name.endswith("weight") and not norm) else 0.0
         parameter.data = start + scale * torch.randn(parameter.shape)
+    for buffer_name, buffer in model.named_buffers():
+        if buffer_name.endswith("layer_scalar"):
+            buffer.copy_(0.7 + 0.6 * torch.rand(1))
 
 
 def make_batch():
@@ -138,8 +141,8 @@ def batch_loss(model, batch):
 
 
 def loss_curve(model, batch):
-    decayed = [p for p in model.parameters() if p.dim() >= 2]
-    others = [p for p in model.parameters() if p.dim() < 2]
+    decayed = [p for name, p in model.named_parameters() if p.dim() >= 2 and not name.endswith("bias")]
+    others = [p for name, p in model.named_parameters() if p.dim() < 2 or name.endswith("bias")]
     optimizer = torch.optim.AdamW([{"params": decayed}, {"params": others, "weight_decay": 0.0}],
                                   lr=OPTIMIZER["learning_rate"], betas=(OPTIMIZER["beta1"], OPTIMIZER["beta2"]),
                                   eps=OPTIMIZER["epsilon"], weight_decay=OPTIMIZER["weight_decay"])

@@ -1,0 +1,232 @@
+// Gemma 4, text (Gemma team 2026): as Gemma 3, but heads of another width where a layer sees all, values that
+// are the keys' projection there, later layers that use the keys and values of earlier ones, and a second,
+// small embedding of each token for every layer.
+#include <cmath>
+#include <map>
+
+#include "models/decoder.h"
+
+namespace vertebra {
+namespace {
+
+class Gemma4 final : public Decoder {
+ public:
+  Gemma4(const Json& config, std::string_view source)
+      : Decoder(config, source, {.tied = true, .activation = "gelu_pytorch_tanh"}),
+        window_(read_window(source)) {
+    refuse_flags(config, {"enable_moe_block"}, source);
+    const Json both_ways = json_get<Json>(config, "use_bidirectional_attention", source, Json());
+    require(both_ways.is_null() || both_ways == "vision", Code::kUnimplemented,
+            "{}: use_bidirectional_attention {} is not supported", source, json_line(both_ways));
+    const Json cap = json_get<Json>(config, "final_logit_softcapping", source, Json());
+    if (!cap.is_null()) softcap_ = json_get<double>(config, "final_logit_softcapping", source);
+    read_layers(source);
+    const auto rotary = [&](const char* kind, int64_t head_dim, double theta) {
+      return RotaryPositions(rope_settings(config, source, theta, kind), head_dim, shape_.context_length,
+                             source);
+    };
+    sliding_ = rotary("sliding_attention", shape_.head_dim, 1e4);
+    full_ = rotary("full_attention", full_head_dim_, 1e6);
+    if (config.contains("hidden_size_per_layer_input") && config["hidden_size_per_layer_input"] != 0) {
+      layer_width_ = config_size(config, "hidden_size_per_layer_input", source);
+      layer_vocabulary_ = config_size(config, "vocab_size_per_layer_input", source);
+    }
+    declare_all(json_get<bool>(config, "attention_bias", source, false) ? Bias::kYes : Bias::kNo);
+  }
+
+  double logit_softcap() const override { return softcap_; }
+  StoredNames stored_names() const override;
+  Value forward(ModelContext& context, Value tokens, Value positions) const override;
+
+ private:
+  struct Layer {
+    bool sees_all = false, keys_are_values = false;
+    int64_t head_dim = 0, key_heads = 0, feed_forward = 0;
+    int shares = -1;  // the layer whose keys and values it uses
+  };
+  struct KeysAndValues {
+    Value k, v;
+  };
+
+  void read_layers(std::string_view source);
+  void declare_all(Bias bias);
+  Value layer_inputs(ModelContext& context, Value tokens, Value x) const;
+  Value attention(ModelContext& context, int layer, Value h, Value positions,
+                  std::map<int, KeysAndValues>& made) const;
+
+  int64_t window_ = 0, full_head_dim_ = 0, layer_width_ = 0, layer_vocabulary_ = 0;
+  double softcap_ = 0;
+  RotaryPositions sliding_, full_;
+  std::vector<Layer> layers_;
+};
+
+void Gemma4::read_layers(std::string_view source) {
+  const auto types = read_layer_types(source, {"full_attention", "sliding_attention"}, [&](int i) {
+    return (i + 1) % 6 == 0 || i + 1 == shape_.layers ? "full_attention" : "sliding_attention";
+  });
+  const bool keys_are_values = json_get<bool>(config_, "attention_k_eq_v", source, false);
+  const bool double_wide = json_get<bool>(config_, "use_double_wide_mlp", source, false);
+  const auto shared = json_get<int64_t>(config_, "num_kv_shared_layers", source, 0);
+  require(shared >= 0 && shared < shape_.layers, "{}: num_kv_shared_layers is {}, 0 to {} was wanted", source,
+          shared, shape_.layers - 1);
+  // Either at the top, for all layers that see all, or layer by layer (as transformers 5 writes it).
+  const Json by_layer = json_get<Json>(config_, "per_layer_config", source, Json::object());
+  const auto size_of = [&](int i, const char* key, const char* global_key, int64_t fallback) {
+    const auto own = by_layer.find(std::to_string(i));
+    if (own != by_layer.end() && own->contains(key)) return config_size(*own, key, source);
+    const bool given = config_.contains(global_key) && !config_[global_key].is_null();
+    return given ? config_size(config_, global_key, source) : fallback;
+  };
+  full_head_dim_ = shape_.head_dim;
+  std::map<bool, int> latest;  // the last layer of each kind that makes keys and values
+  for (int i = 0; i < shape_.layers; ++i) {
+    Layer& layer = layers_.emplace_back();
+    layer.sees_all = types[static_cast<size_t>(i)] == "full_attention";
+    layer.keys_are_values = keys_are_values && layer.sees_all;
+    layer.head_dim = shape_.head_dim;
+    layer.key_heads = shape_.key_value_heads;
+    if (layer.sees_all) {
+      layer.head_dim = full_head_dim_ =
+          size_of(i, "head_dim", "global_head_dim", by_layer.empty() ? 512 : shape_.head_dim);
+      if (keys_are_values)
+        layer.key_heads =
+            size_of(i, "num_key_value_heads", "num_global_key_value_heads", shape_.key_value_heads);
+    }
+    require(shape_.heads % layer.key_heads == 0,
+            "{}: num_attention_heads {} is no multiple of {} in layer {}", source, shape_.heads,
+            layer.key_heads, i);
+    if (i < shape_.layers - shared) {
+      latest[layer.sees_all] = i;
+    } else {
+      require(latest.contains(layer.sees_all),
+              "{}: layer {} is to share keys, but no layer of its kind makes any", source, i);
+      layer.shares = latest[layer.sees_all];
+    }
+    layer.feed_forward = double_wide && layer.shares >= 0 ? 2 * feed_forward_ : feed_forward_;
+  }
+}
+
+void Gemma4::declare_all(Bias bias) {
+  const int64_t E = shape_.embedding, P = layer_width_;
+  declare_embedding();
+  if (P > 0) {
+    declare({"model.embed_tokens_per_layer.weight",
+             {layer_vocabulary_, shape_.layers * P},
+             {Axis::kVocabulary, Axis::kNone},
+             Role::kEmbedding,
+             inner_initializer()});
+    declare_matrix("model.per_layer_model_projection", {shape_.layers * P, E, Axis::kNone, Axis::kEmbedding});
+    declare_norm("model.per_layer_projection_norm", P, Axis::kNone);
+  }
+  for (int i = 0; i < shape_.layers; ++i) {
+    const Layer& layer = layers_[static_cast<size_t>(i)];
+    const std::string at = layer_name(i), attention = at + "self_attn.";
+    const int64_t D = layer.head_dim, HD = shape_.heads * D, KD = layer.key_heads * D;
+    declare_norm(at + "input_layernorm");
+    declare_matrix(attention + "q_proj", {HD, E, Axis::kHeads, Axis::kEmbedding}, bias);
+    declare_norm(attention + "q_norm", D, Axis::kNone);
+    if (layer.shares < 0) {
+      declare_matrix(attention + "k_proj", {KD, E, Axis::kKeyValueHeads, Axis::kEmbedding}, bias);
+      declare_norm(attention + "k_norm", D, Axis::kNone);
+      if (!layer.keys_are_values)
+        declare_matrix(attention + "v_proj", {KD, E, Axis::kKeyValueHeads, Axis::kEmbedding}, bias);
+    }
+    declare_matrix(attention + "o_proj", {E, HD, Axis::kEmbedding, Axis::kHeads, true}, bias);
+    declare_norm(at + "post_attention_layernorm");
+    declare_norm(at + "pre_feedforward_layernorm");
+    declare_gated_mlp(at + "mlp.", layer.feed_forward);
+    declare_norm(at + "post_feedforward_layernorm");
+    if (P > 0) {
+      declare_matrix(at + "per_layer_input_gate", {P, E, Axis::kNone, Axis::kEmbedding});
+      declare_matrix(at + "per_layer_projection", {E, P, Axis::kEmbedding, Axis::kNone, true});
+      declare_norm(at + "post_per_layer_input_norm");
+    }
+    declare({at + "layer_scalar", {1}, {Axis::kNone}, Role::kVector, Initializer::ones()});
+  }
+  declare_norm("model.norm");
+  declare_head();
+}
+
+// Files keep matrices of keys and values for layers that share those of others.
+StoredNames Gemma4::stored_names() const {
+  StoredNames out = Decoder::stored_names();
+  for (int i = 0; i < shape_.layers; ++i) {
+    if (layers_[static_cast<size_t>(i)].shares < 0) continue;
+    for (const char* name : {"k_proj.", "v_proj.", "k_norm.", "v_norm."})
+      out.ignored.push_back(layer_name(i) + "self_attn." + name);
+  }
+  return out;
+}
+
+// What each layer adds of the token itself: [N, layers, P], from the small embedding and the large one's x
+// [N, E].
+Value Gemma4::layer_inputs(ModelContext& context, Value tokens, Value x) const {
+  const Shape by_layer = {tokens.shape().dim(0), shape_.layers, layer_width_};
+  const Value own = multiply(embedding(context.parameter("model.embed_tokens_per_layer.weight"), tokens),
+                             std::sqrt(static_cast<double>(layer_width_)));
+  const Value projected = multiply(project(context, x, "model.per_layer_model_projection"),
+                                   1 / std::sqrt(static_cast<double>(shape_.embedding)));
+  const Value normed = norm(context, reshape(projected, by_layer), "model.per_layer_projection_norm");
+  return multiply(add(normed, reshape(own, by_layer)), std::sqrt(0.5));
+}
+
+Value Gemma4::attention(ModelContext& context, int layer, Value h, Value positions,
+                        std::map<int, KeysAndValues>& made) const {
+  const Layer& l = layers_[static_cast<size_t>(layer)];
+  const std::string at = layer_name(layer) + "self_attn.";
+  const RotaryPositions& rotary = l.sees_all ? full_ : sliding_;
+  const auto heads = [&](const std::string& name) {
+    return project_to_heads(context, h, at + name, l.head_dim);
+  };
+  const Value q = rotary(context, norm(context, heads("q_proj"), at + "q_norm"), positions);  // [N, H, D]
+  if (l.shares < 0) {
+    const Value k = heads("k_proj"), v = l.keys_are_values ? k : heads("v_proj");  // [N, K, D]
+    const Value ones = full(context.graph(), {l.head_dim}, 1);
+    made[layer] = {rotary(context, norm(context, k, at + "k_norm"), positions),
+                   rms_norm(v, ones, norm_epsilon_)};
+  }
+  const KeysAndValues& kv = made.at(l.shares < 0 ? layer : l.shares);
+  const Value out = context.attend(layer, q, kv.k, kv.v,
+                                   {.scale = 1, .window = l.sees_all ? 0 : window_, .cache_layer = l.shares});
+  return project_heads(context, out, at + "o_proj");
+}
+
+Value Gemma4::forward(ModelContext& context, Value tokens, Value positions) const {
+  const int64_t P = layer_width_;
+  Value x = context.residual(
+      multiply(embed(context, tokens), std::sqrt(static_cast<double>(shape_.embedding))));  // [N, E]
+  const Value inputs = P > 0 ? layer_inputs(context, tokens, x) : Value{};
+  std::map<int, KeysAndValues> made;
+  for (int i = 0; i < shape_.layers; ++i) {
+    const Graph::Scope layer(context.graph(), fmt::format("layers.{}", i));
+    const std::string at = layer_name(i);
+    {
+      const Graph::Scope scope(context.graph(), "attention");
+      const Value y = attention(context, i, norm(context, x, at + "input_layernorm"), positions, made);
+      x = context.residual(add(x, norm(context, y, at + "post_attention_layernorm")));
+    }
+    {
+      const Graph::Scope scope(context.graph(), "mlp");
+      const Value y = gated_mlp(context, norm(context, x, at + "pre_feedforward_layernorm"), at + "mlp.");
+      x = context.residual(add(x, norm(context, y, at + "post_feedforward_layernorm")));
+    }
+    if (P > 0) {
+      const Graph::Scope scope(context.graph(), "token");
+      const Value own = reshape(slice_axis(inputs, 1, i, i + 1), {x.shape().dim(0), P});
+      const Value gate = activate(project(context, x, at + "per_layer_input_gate"));
+      const Value y = project(context, multiply(gate, own), at + "per_layer_projection");
+      x = add(x, norm(context, y, at + "post_per_layer_input_norm"));
+    }
+    x = context.residual(multiply(x, context.parameter(at + "layer_scalar")));
+  }
+  return norm(context, x, "model.norm");
+}
+
+}  // namespace
+
+// A folder with vision beside text nests the text's settings; a folder of text alone has them at the top.
+std::unique_ptr<Model> make_gemma4(const Json& config, std::string_view source) {
+  return std::make_unique<Gemma4>(text_part(config, source), source);
+}
+
+}  // namespace vertebra
