@@ -1,7 +1,9 @@
 // Generation with the engine: prefill and greedy decoding of a 12M Llama, one request and eight. The ceiling
 // of decoding is reading the weights once a step, at the rate the same bytes are read by a plain loop in the
 // same run (from the last-level cache where they fit it); that of prefill the multiply-add rate.
-//   bench_decode [--json] [--threads N] [--rounds N] [--isa NAME] [--only SUBSTRING]
+//   bench_decode [--json] [--threads N] [--rounds N] [--isa NAME] [--only SUBSTRING] [--device pjrt:NAME]
+// With --device, a 1B Llama with bf16 weights on that accelerator; the ceilings are the chip's stated peak
+// and memory bandwidth.
 #include <fmt/format.h>
 
 #include <atomic>
@@ -14,6 +16,8 @@
 #include "backend/cpu/ceiling.h"
 #include "backend/cpu/cpu_backend.h"
 #include "backend/cpu/kernels/ceiling.h"
+#include "backend/pjrt/find_plugins.h"
+#include "backend/pjrt/pjrt_backend.h"
 #include "base/error.h"
 #include "bench/figure.h"
 #include "engine/engine.h"
@@ -21,13 +25,21 @@
 namespace vertebra::bench {
 namespace {
 
-constexpr int64_t kVocabulary = 4096, kContext = 1024, kPrompt = 16, kAnswer = 128, kLongPrompt = 512;
+constexpr int64_t kSmallestVocabulary = 4096, kContext = 1024, kPrompt = 16, kAnswer = 128, kLongPrompt = 512;
 
 struct Options {
   bool json = false;
   int threads = default_thread_count();
   int rounds = 5;
-  std::string only;
+  std::string only, device = "cpu";
+};
+
+// The model of a measurement, and the type of its matrices in memory.
+struct Case {
+  std::string name;
+  Json sizes;
+  int64_t vocabulary;
+  DType weights, compute;
 };
 
 std::atomic<float> sink;
@@ -54,7 +66,7 @@ std::vector<GenerationRequest> requests_of(int count, int64_t prompt, int64_t an
   for (int64_t i = 0; i < count; ++i) {
     GenerationRequest request;
     for (int64_t t = 0; t < prompt; ++t)
-      request.prompt.push_back(static_cast<int32_t>((t * 37 + i * 101) % kVocabulary));
+      request.prompt.push_back(static_cast<int32_t>((t * 37 + i * 101) % kSmallestVocabulary));
     request.max_tokens = answer;
     out.push_back(std::move(request));
   }
@@ -71,24 +83,25 @@ double fastest(Engine& engine, const std::vector<GenerationRequest>& requests, i
   return best_s;
 }
 
-void measure(const Options& options, DType compute) {
-  const std::string label = fmt::format("llama-12m-{}", dtype_name(compute));
+void measure(const Options& options, const Case& c, Backend& backend, ThreadTeam& team) {
+  const std::string& label = c.name;
   if (label.find(options.only) == std::string::npos) return;
-  ThreadTeam team(options.threads);
-  const auto backend = make_cpu_backend({&team, {}});
-  const Json sizes = {{"depth", 6}, {"embedding", 384}, {"heads", 6}, {"feed_forward", 1024}};
-  const auto model = make_model(default_config("llama", sizes, kVocabulary, kContext), label);
+  const auto model = make_model(default_config("llama", c.sizes, c.vocabulary, kContext), label);
   BufferSet parameters;
   double weights = 0;  // elements a step reads
   for (const ParameterSpec& spec : model->parameters()) {
-    parameters.set(spec.name, backend->upload(initial_value(spec, 1)));
+    const Tensor values = initial_value(spec, 1);
+    parameters.set(spec.name, backend.upload(spec.shape.rank() > 1 ? values.to(c.weights) : values));
     if (spec.role == Role::kMatrix || spec.name == model->head())
       weights += static_cast<double>(spec.shape.elements());
   }
-  Engine engine(*backend, *model, parameters, {.compute = compute});
-  const double bytes = weights * dtype_size(compute);
-  const double reads = measure_reads(static_cast<int64_t>(bytes), team);
-  const double flops = measure_fma_ceiling(compute, team);
+  Engine engine(backend, *model, parameters, {.compute = c.compute});
+  // On the CPU matrices are packed in the type that is multiplied.
+  const double bytes = weights * dtype_size(backend.host_memory() ? c.compute : c.weights);
+  const double reads =
+      backend.host_memory() ? measure_reads(static_cast<int64_t>(bytes), team) : backend.memory_bandwidth();
+  const double flops =
+      backend.host_memory() ? measure_fma_ceiling(c.compute, team) : backend.peak_flops(c.compute);
   const auto line = [&](const std::string& name, double value, double ceiling) {
     print_figure({name, value, "tokens/s", ceiling, label}, options.json, options.threads);
   };
@@ -122,17 +135,34 @@ int run(int argc, char** argv) {
       options.rounds = std::max(1, std::atoi(value().c_str()));
     } else if (flag == "--only") {
       options.only = value();
+    } else if (flag == "--device") {
+      options.device = value();
     } else if (flag == "--isa") {
       const std::string name = value();
       const auto isa = isa_from_name(name);
       require(isa.has_value(), "--isa {} is not known", name);
       set_isa(*isa);
     } else {
-      fail(Code::kInvalidArgument, "{} is not known: --json, --threads, --rounds, --isa, --only are", flag);
+      fail(Code::kInvalidArgument,
+           "{} is not known: --json, --threads, --rounds, --isa, --only, --device are", flag);
     }
   }
   require(options.threads >= 1, "--threads {}: at least one is needed", options.threads);
-  for (const DType compute : {DType::kF32, DType::kBF16}) measure(options, compute);
+  ThreadTeam team(options.threads);
+  if (options.device != "cpu") {
+    require(options.device.starts_with("pjrt:"), "--device {}: cpu or pjrt:NAME was wanted", options.device);
+    const auto backend = make_pjrt_backend(
+        {.plugin = pjrt::require_plugin(options.device.substr(5)).file, .device_name = options.device});
+    const Json sizes = {
+        {"depth", 16}, {"embedding", 2048}, {"heads", 32}, {"key_value_heads", 8}, {"feed_forward", 8192}};
+    measure(options, {"llama-1b-bf16", sizes, 128256, DType::kBF16, DType::kBF16}, *backend, team);
+    return 0;
+  }
+  const auto backend = make_cpu_backend({&team, {}});
+  const Json sizes = {{"depth", 6}, {"embedding", 384}, {"heads", 6}, {"feed_forward", 1024}};
+  for (const DType compute : {DType::kF32, DType::kBF16})
+    measure(options, {fmt::format("llama-12m-{}", dtype_name(compute)), sizes, 4096, DType::kF32, compute},
+            *backend, team);
   return 0;
 }
 

@@ -80,6 +80,8 @@ class Backend {
   // Peak multiply-add rate (FLOP/s) measured or stated for f32 / bf16 products, for shares of the ceiling; of
   // all devices together.
   virtual double peak_flops(DType dtype) = 0;
+  // Bytes per second that the devices' memories together deliver, as their makers state it; 0: not known.
+  virtual double memory_bandwidth() const { return 0; }
 };
 
 }  // namespace vertebra

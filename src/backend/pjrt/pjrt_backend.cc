@@ -52,6 +52,10 @@ class PjrtBackend final : public Backend {
   }
   bool native_bf16() const override { return client_->plugin().vendor().native_bf16; }
   double peak_flops(DType dtype) override;
+  double memory_bandwidth() const override {
+    const pjrt::Chip* found = chip();
+    return found == nullptr ? 0 : found->bandwidth_bytes_per_second * static_cast<double>(mesh_->size());
+  }
 
  private:
   static std::filesystem::path default_cache() {
