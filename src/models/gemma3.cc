@@ -101,11 +101,27 @@ Value Gemma3::forward(ModelContext& context, Value tokens, Value positions) cons
   return norm(context, x, "model.norm");
 }
 
+// Files leave out what equals the configuration class's defaults.
+Json with_defaults(const Json& config) {
+  Json out = {{"vocab_size", 262208},
+              {"hidden_size", 2304},
+              {"intermediate_size", 9216},
+              {"num_hidden_layers", 26},
+              {"num_attention_heads", 8},
+              {"num_key_value_heads", 4},
+              {"head_dim", 256},
+              {"sliding_window", 4096},
+              {"max_position_embeddings", 131072},
+              {"query_pre_attn_scalar", 256}};
+  out.update(config);
+  return out;
+}
+
 }  // namespace
 
 // A folder with vision beside text nests the text's settings; a folder of text alone has them at the top.
 std::unique_ptr<Model> make_gemma3(const Json& config, std::string_view source) {
-  return std::make_unique<Gemma3>(text_part(config, source), source);
+  return std::make_unique<Gemma3>(with_defaults(text_part(config, source)), source);
 }
 
 }  // namespace vertebra

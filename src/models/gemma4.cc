@@ -1,6 +1,6 @@
 // Gemma 4, text (Gemma team 2026): as Gemma 3, but heads of another width where a layer sees all, values that
-// are the keys' projection there, later layers that use the keys and values of earlier ones, and a second,
-// small embedding of each token for every layer.
+// are the keys' projection there, later layers that use the keys and values of earlier ones, a second, small
+// embedding of each token for every layer, and in one size experts beside the MLP.
 #include <cmath>
 #include <map>
 
@@ -14,7 +14,6 @@ class Gemma4 final : public Decoder {
   Gemma4(const Json& config, std::string_view source)
       : Decoder(config, source, {.tied = true, .activation = "gelu_pytorch_tanh"}),
         window_(read_window(source)) {
-    refuse_flags(config, {"enable_moe_block"}, source);
     const Json both_ways = json_get<Json>(config, "use_bidirectional_attention", source, Json());
     require(both_ways.is_null() || both_ways == "vision", Code::kUnimplemented,
             "{}: use_bidirectional_attention {} is not supported", source, json_line(both_ways));
@@ -30,6 +29,12 @@ class Gemma4 final : public Decoder {
     if (config.contains("hidden_size_per_layer_input") && config["hidden_size_per_layer_input"] != 0) {
       layer_width_ = config_size(config, "hidden_size_per_layer_input", source);
       layer_vocabulary_ = config_size(config, "vocab_size_per_layer_input", source);
+    }
+    if (json_get<bool>(config, "enable_moe_block", source, false)) {
+      shape_.experts = static_cast<int>(config_size(config, "num_experts", source, 1 << 16));
+      shape_.experts_per_token =
+          static_cast<int>(config_size(config, "top_k_experts", source, shape_.experts));
+      expert_width_ = config_size(config, "moe_intermediate_size", source);
     }
     declare_all(json_get<bool>(config, "attention_bias", source, false) ? Bias::kYes : Bias::kNo);
   }
@@ -50,11 +55,14 @@ class Gemma4 final : public Decoder {
 
   void read_layers(std::string_view source);
   void declare_all(Bias bias);
+  void declare_experts_layer(const std::string& at);
   Value layer_inputs(ModelContext& context, Value tokens, Value x) const;
+  Value mlp(ModelContext& context, Value x, const std::string& at) const;
+  Value experts(ModelContext& context, Value x, const std::string& at) const;
   Value attention(ModelContext& context, int layer, Value h, Value positions,
                   std::map<int, KeysAndValues>& made) const;
 
-  int64_t window_ = 0, full_head_dim_ = 0, layer_width_ = 0, layer_vocabulary_ = 0;
+  int64_t window_ = 0, full_head_dim_ = 0, layer_width_ = 0, layer_vocabulary_ = 0, expert_width_ = 0;
   double softcap_ = 0;
   RotaryPositions sliding_, full_;
   std::vector<Layer> layers_;
@@ -136,6 +144,7 @@ void Gemma4::declare_all(Bias bias) {
     declare_norm(at + "pre_feedforward_layernorm");
     declare_gated_mlp(at + "mlp.", layer.feed_forward);
     declare_norm(at + "post_feedforward_layernorm");
+    if (shape_.experts > 0) declare_experts_layer(at);
     if (P > 0) {
       declare_matrix(at + "per_layer_input_gate", {P, E, Axis::kNone, Axis::kEmbedding});
       declare_matrix(at + "per_layer_projection", {E, P, Axis::kEmbedding, Axis::kNone, true});
@@ -145,6 +154,18 @@ void Gemma4::declare_all(Bias bias) {
   }
   declare_norm("model.norm");
   declare_head();
+}
+
+void Gemma4::declare_experts_layer(const std::string& at) {
+  const int64_t E = shape_.embedding, F = expert_width_, X = shape_.experts;
+  declare_matrix(at + "router.proj", {X, E, Axis::kNone, Axis::kEmbedding});
+  declare({at + "router.scale", {E}, {Axis::kEmbedding}, Role::kVector, Initializer::ones()});
+  declare({at + "router.per_expert_scale", {X}, {Axis::kNone}, Role::kVector, Initializer::ones()});
+  declare_experts(at + "experts.gate_up_proj", {2 * F, E, Axis::kNone, Axis::kEmbedding}, {});
+  declare_experts(at + "experts.down_proj", {E, F, Axis::kEmbedding, Axis::kFeedForward, true}, {});
+  for (const char* name :
+       {"post_feedforward_layernorm_1", "post_feedforward_layernorm_2", "pre_feedforward_layernorm_2"})
+    declare_norm(at + name);
 }
 
 // Files keep matrices of keys and values for layers that share those of others.
@@ -191,6 +212,33 @@ Value Gemma4::attention(ModelContext& context, int layer, Value h, Value positio
   return project_heads(context, out, at + "o_proj");
 }
 
+// x [N, E] through the experts chosen for each token.
+Value Gemma4::experts(ModelContext& context, Value x, const std::string& at) const {
+  const Value scale =
+      multiply(context.parameter(at + "router.scale"), 1 / std::sqrt(static_cast<double>(shape_.embedding)));
+  const Value scores = project(context, rms_norm(x, scale, norm_epsilon_), at + "router.proj");
+  const TopK best = top_k(softmax(scores), shape_.experts_per_token);  // [N, A]
+  const Value sum = broadcast_in_dim(reduce_sum(best.values, {1}), best.values.shape(), {0});
+  const Value weights = multiply(
+      divide(best.values, sum), gather_rows(context.parameter(at + "router.per_expert_scale"), best.indices));
+  const auto product = [&](Value rows, const std::string& name) {
+    return expert_linear(rows, context.parameter(at + "experts." + name), best.indices, {},
+                         context.compute());
+  };
+  const int64_t F = expert_width_;
+  const Value both =
+      product(norm(context, x, at + "pre_feedforward_layernorm_2"), "gate_up_proj");  // [N, A, 2 F]
+  const Value hidden = multiply(activate(slice_axis(both, 2, 0, F)), slice_axis(both, 2, F, 2 * F));
+  return mix(product(hidden, "down_proj"), weights);
+}
+
+Value Gemma4::mlp(ModelContext& context, Value x, const std::string& at) const {
+  const Value y = gated_mlp(context, norm(context, x, at + "pre_feedforward_layernorm"), at + "mlp.");
+  if (shape_.experts == 0) return y;
+  return add(norm(context, y, at + "post_feedforward_layernorm_1"),
+             norm(context, experts(context, x, at), at + "post_feedforward_layernorm_2"));
+}
+
 Value Gemma4::forward(ModelContext& context, Value tokens, Value positions) const {
   const int64_t P = layer_width_;
   Value x = context.residual(
@@ -207,7 +255,7 @@ Value Gemma4::forward(ModelContext& context, Value tokens, Value positions) cons
     }
     {
       const Graph::Scope scope(context.graph(), "mlp");
-      const Value y = gated_mlp(context, norm(context, x, at + "pre_feedforward_layernorm"), at + "mlp.");
+      const Value y = mlp(context, x, at);
       x = context.residual(add(x, norm(context, y, at + "post_feedforward_layernorm")));
     }
     if (P > 0) {

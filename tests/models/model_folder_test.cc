@@ -4,12 +4,16 @@
 
 #include <gtest/gtest.h>
 
+#include <array>
 #include <filesystem>
 #include <functional>
+#include <map>
 
+#include "backend/reference/reference.h"
 #include "base/error.h"
 #include "base/file.h"
 #include "base/json.h"
+#include "tests/models/dense_graph.h"
 
 namespace vertebra {
 namespace {
@@ -175,6 +179,133 @@ TEST_F(ModelFolder, EveryWrongConfigKeyIsNamed) {
   fresh("llama");
   change_config([](Json& config) { config["model_type"] = "mamba"; });
   expect_refused({"mamba", "llama", "gpt2"});
+}
+
+Tensor logits_of(const LoadedModel& loaded, const std::vector<int32_t>& tokens) {
+  const Graph graph = build_dense_logits(*loaded.model, static_cast<int64_t>(tokens.size()));
+  std::vector<Tensor> operands;
+  for (const auto& input : graph.inputs()) {
+    operands.push_back(Tensor::from<int32_t>({static_cast<int64_t>(tokens.size())}, tokens));
+    for (const NamedTensor& each : loaded.parameters)
+      if (each.name == input.name) operands.back() = each.tensor;
+  }
+  return evaluate_reference(graph, operands)[0];
+}
+
+// Experts that lie in a tensor each, or transposed, are taken apart again.
+TEST_F(ModelFolder, WhatWasReadIsWrittenTheSame) {
+  for (const char* name : {"llama", "gpt2", "phi3", "qwen3_moe", "gpt_oss", "lfm2", "qwen3_5", "gemma4"}) {
+    SCOPED_TRACE(name);
+    fresh(name);
+    std::map<std::string, Tensor> before;
+    {
+      const SafetensorsModel file = SafetensorsModel::open(folder_);
+      for (const std::string& each : file.names()) before[each] = file.read(each).clone();
+    }
+    const LoadedModel loaded = read_model_folder(folder_);
+    write_model_folder(folder_, *loaded.model, loaded.parameters, 5);
+    const SafetensorsModel after = SafetensorsModel::open(folder_);
+    EXPECT_EQ(after.names().size(), before.size());
+    for (const std::string& each : after.names()) {
+      ASSERT_TRUE(before.contains(each)) << each;
+      EXPECT_TRUE(after.read(each).same_bits(before[each])) << each;
+    }
+  }
+}
+
+TEST_F(ModelFolder, MissingExpertsAreNamed) {
+  constexpr const char* kExpert = "model.layers.0.mlp.experts.4.up_proj.weight";
+  fresh("qwen3_moe");
+  change_tensors([&](auto& tensors) {
+    std::erase_if(tensors, [&](const NamedTensor& each) { return each.name == kExpert; });
+  });
+  expect_refused({kExpert, "lack", "[20, 24]"});
+  fresh("qwen3_moe");
+  change_tensors(
+      [&](auto& tensors) { named(tensors, kExpert).tensor = Tensor::zeros({DType::kF32, {24, 20}}); });
+  expect_refused({kExpert, "[24, 20]", "[20, 24]"});
+}
+
+// Vision beside text: the text's settings are nested, its tensors have a prefix, the rest is left alone.
+TEST_F(ModelFolder, TheTextOfALargerModelIsRead) {
+  const std::vector<int32_t> tokens = {3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5};
+  for (const auto& [name, type, prefix] :
+       std::vector<std::array<std::string, 3>>{{"gemma3", "gemma3", "language_model.model."},
+                                               {"gemma4", "gemma4", "model.language_model."},
+                                               {"qwen3_5", "qwen3_5", "model.language_model."},
+                                               {"ministral3", "mistral3", "language_model.model."}}) {
+    SCOPED_TRACE(type);
+    fresh(name);
+    const Tensor wanted = logits_of(read_model_folder(folder_), tokens);
+    const std::string wrapper = type;
+    change_config([&](Json& config) {
+      const Json text = config;
+      config = {{"model_type", wrapper}, {"text_config", text}, {"vision_config", {{"hidden_size", 8}}}};
+    });
+    const std::string at = prefix;
+    change_tensors([&](auto& tensors) {
+      for (NamedTensor& each : tensors) {
+        if (each.name.starts_with("model.")) each.name = at + each.name.substr(6);
+      }
+      tensors.push_back({"model.vision_tower.weight", Tensor::scalar(1.0f)});
+    });
+    const LoadedModel loaded = read_model_folder(folder_);
+    EXPECT_TRUE(logits_of(loaded, tokens).same_bits(wanted));
+    write_model_folder(folder_, *loaded.model, loaded.parameters, 5);  // the text alone
+    EXPECT_TRUE(logits_of(read_model_folder(folder_), tokens).same_bits(wanted));
+    change_tensors([](auto& tensors) { tensors.push_back({"model.extra.weight", Tensor::scalar(1.0f)}); });
+    expect_refused({"model.extra.weight"});
+  }
+}
+
+// As files had them before transformers 5.
+TEST_F(ModelFolder, OlderSpellingsMeanTheSame) {
+  const std::vector<int32_t> tokens = {3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5};
+  const auto same = [&](const std::string& name, const std::function<void(Json&)>& change) {
+    SCOPED_TRACE(name);
+    fresh(name);
+    const Tensor wanted = logits_of(read_model_folder(folder_), tokens);
+    change_config(change);
+    EXPECT_TRUE(logits_of(read_model_folder(folder_), tokens).same_bits(wanted));
+  };
+  const auto scaling_outside = [](Json& config) {
+    Json scaling = config["rope_parameters"];
+    config.erase("rope_parameters");
+    config["rope_theta"] = scaling["rope_theta"];
+    scaling.erase("rope_theta");
+    config["rope_scaling"] = scaling;
+  };
+  same("llama3", scaling_outside);
+  same("qwen3", scaling_outside);
+  same("phi3", [&](Json& config) {
+    scaling_outside(config);
+    Json& scaling = config["rope_scaling"];
+    scaling["type"] = scaling["rope_type"];
+    for (const char* key : {"partial_rotary_factor", "original_max_position_embeddings"}) {
+      config[key] = scaling[key];
+      scaling.erase(key);
+    }
+    scaling.erase("rope_type");
+  });
+  same("gemma3", [](Json& config) {
+    config["rope_theta"] = 1e5;
+    config["rope_local_base_freq"] = 1e4;
+    config["rope_scaling"] = {{"rope_type", "linear"}, {"factor", 8.0}};
+    config.erase("rope_parameters");
+    config.erase("layer_types");
+    config["sliding_window_pattern"] = 2;
+  });
+  same("qwen2", [](Json& config) { config.erase("layer_types"); });
+  same("qwen3_moe", [](Json& config) {
+    config["num_experts"] = config["num_local_experts"];
+    config.erase("num_local_experts");
+  });
+  same("lfm2", [](Json& config) {
+    config["block_ff_dim"] = config["intermediate_size"];
+    config["full_attn_idxs"] = Json::array({1});
+    config.erase("layer_types");
+    config.erase("intermediate_size");
+  });
 }
 
 TEST_F(ModelFolder, SizesThatDoNotFitTheWeightsAreNamed) {

@@ -198,9 +198,10 @@ std::string test_name(const testing::TestParamInfo<const char*>& each) {
   return name;
 }
 
-constexpr const char* kModels[] = {"llama",   "llama-tied", "llama3",  "gpt2", "mistral", "ministral3",
-                                   "qwen2",   "qwen3",      "gemma3",  "phi3", "smollm3", "olmo2",
-                                   "granite", "qwen3_moe",  "gpt_oss", "lfm2", "qwen3_5", "gemma4"};
+constexpr const char* kModels[] = {"llama",      "llama-tied", "llama3",  "gpt2",          "mistral",
+                                   "ministral3", "qwen2",      "qwen3",   "gemma3",        "phi3",
+                                   "smollm3",    "olmo2",      "granite", "qwen3_moe",     "gpt_oss",
+                                   "lfm2",       "qwen3_5",    "gemma4",  "gemma4-experts"};
 INSTANTIATE_TEST_SUITE_P(Transformers, GoldenModels, testing::ValuesIn(kModels), test_name);
 INSTANTIATE_TEST_SUITE_P(Transformers, GoldenGradients,
                          testing::Values("llama", "llama-tied", "gpt2", "qwen3", "gemma3"), test_name);

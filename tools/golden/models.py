@@ -33,7 +33,7 @@ GPT2 = dict(vocab_size=VOCABULARY, n_embd=16, n_layer=2, n_head=2, n_positions=C
 WITH_GRADIENTS = {"llama", "llama-tied", "gpt2", "qwen3", "gemma3"}
 # No loss curve: gradients are not there yet (qwen3_5, gemma4), or documents run one by one have other rotary factors
 # than packed in a row (phi3).
-ONLY_FORWARD = {"qwen3_5", "gemma4", "phi3"}
+ONLY_FORWARD = {"qwen3_5", "gemma4", "gemma4-experts", "phi3"}
 
 
 def llama3_rope(**changes):
@@ -83,6 +83,11 @@ CHECKPOINTS = {
         layer_types=["sliding_attention", "full_attention", "sliding_attention", "sliding_attention",
                      "full_attention"],
         rope_parameters={"full_attention": dict(rope_type="proportional", rope_theta=1e5, partial_rotary_factor=0.5),
+                         "sliding_attention": dict(rope_type="default", rope_theta=1e4)})),
+    "gemma4-experts": lambda: hf.Gemma4ForCausalLM(hf.Gemma4TextConfig(
+        **SMALL, global_head_dim=6, sliding_window=6, hidden_size_per_layer_input=0, enable_moe_block=True, num_experts=4,
+        top_k_experts=2, moe_intermediate_size=12, layer_types=["sliding_attention", "full_attention"],
+        rope_parameters={"full_attention": dict(rope_type="default", rope_theta=1e5),
                          "sliding_attention": dict(rope_type="default", rope_theta=1e4)})),
     "smollm3": lambda: hf.SmolLM3ForCausalLM(hf.SmolLM3Config(
         **without(SMALL, "head_dim") | dict(num_hidden_layers=3), no_rope_layers=[1, 0, 1], rope_theta=5e4)),
