@@ -119,7 +119,10 @@ struct Engine::Impl {
       if (buffer != nullptr && buffer->type().dtype != DType::kF32)
         shape.parameter_types[spec.name] = buffer->type().dtype;
     }
-    executable.emplace(backend, build_serving_step(model, shape), buffers, &parameters);
+    Graph step = build_serving_step(model, shape);
+    // What was tried in vain has gone into a state, which has no position to go back to.
+    if (keeps_states(step)) options.draft_tokens = 0;
+    executable.emplace(backend, std::move(step), buffers, &parameters);
     for (int64_t i = shape.pages; i-- > 0;) free_pages.push_back(static_cast<int32_t>(i));
     for (int64_t i = shape.requests; i-- > 0;) free_slots.push_back(static_cast<int>(i));
     page_table.assign(static_cast<size_t>(shape.requests * shape.pages_per_request), 0);

@@ -1,5 +1,6 @@
 #include "engine/serving_graph.h"
 
+#include <algorithm>
 #include <map>
 
 #include "engine/sampling_graph.h"
@@ -8,6 +9,8 @@
 
 namespace vertebra {
 namespace {
+
+constexpr std::string_view kStatePrefix = "engine/state/";
 
 // Parameters as graph inputs; attention over the paged cache, states of requests in their slots. A layer's
 // cache and state have the shapes that the model asks for: nothing here says that layers are alike.
@@ -76,7 +79,7 @@ class ServingContext final : public ModelContext {
     return out;
   }
   static std::string state_name(int layer, std::string_view name) {
-    return fmt::format("engine/state/{}/{}", layer, name);
+    return fmt::format("{}{}/{}", kStatePrefix, layer, name);
   }
 
   ServingShape shape_;
@@ -87,6 +90,11 @@ class ServingContext final : public ModelContext {
 };
 
 }  // namespace
+
+bool keeps_states(const Graph& step) {
+  return std::any_of(step.inputs().begin(), step.inputs().end(),
+                     [](const auto& input) { return input.name.starts_with(kStatePrefix); });
+}
 
 Graph build_serving_step(const Model& model, const ServingShape& shape) {
   Graph graph;

@@ -36,5 +36,7 @@ inline constexpr const char* kLogits = "engine/logits";         // f32 [M, V]
 // Parameters are inputs of their names; caches "engine/k_cache/LAYER", "engine/v_cache/LAYER" f32
 // [P, page_size, K, D] of the layer and states "engine/state/LAYER/NAME" f32 [R, ...] are donated.
 Graph build_serving_step(const Model& model, const ServingShape& shape);
+// Whether layers of that graph keep states of requests, which only go forward.
+bool keeps_states(const Graph& step);
 
 }  // namespace vertebra

@@ -182,6 +182,7 @@ TEST_P(EngineBits, TextIsTheSameWithTokensTriedAhead) {
   std::vector<GenerationResult> wanted = plain.generate(all);
   all[3].stop_tokens = {wanted[3].tokens[40].id};  // ends in the midst of what was tried
   wanted[3] = plain.generate({all[3]})[0];
+  const bool states = keeps_states(build_serving_step(*tiny_.model, serving_shape(*tiny_.model, {})));
   for (const int64_t draft_tokens : {1, 3, 8}) {
     SCOPED_TRACE(draft_tokens);
     Engine engine(*backend_, *tiny_.model, tiny_.parameters,
@@ -199,7 +200,12 @@ TEST_P(EngineBits, TextIsTheSameWithTokensTriedAhead) {
       EXPECT_LE(found[i].accepted, found[i].drafted);
       accepted += found[i].accepted;
     }
-    EXPECT_GT(accepted, 10);
+    // A draft that was wrong would stay in a state: nothing is tried where layers keep states.
+    if (states) {
+      EXPECT_EQ(accepted, 0);
+    } else {
+      EXPECT_GT(accepted, 10);
+    }
   }
 }
 

@@ -104,7 +104,7 @@ void expect_same_text(Backend& cpu, Backend& device, const char* type,
 
 TEST_P(PjrtModel, GreedyTextIsTheCpusOwn) {
   const auto cpu = make_cpu_backend();
-  for (const char* type : {"llama", "gpt2"}) {
+  for (const char* type : {"llama", "gpt2", "qwen3_5_text", "gpt_oss"}) {
     SCOPED_TRACE(type);
     expect_same_text(*cpu, backend(), type, [](int, GenerationRequest&) {});
   }
