@@ -16,7 +16,11 @@ std::vector<TensorType> infer_expert_linear(const InferInput& in) {
   in.check_operand_count(has_bias ? 4 : 3);
   check_compute(in);
   check_float(in, 0, "x");
-  check_float(in, 1, "the weight");
+  if (is_block_quantized(in.operands[1].dtype)) {
+    check_blocks(in, 1, "the weight");
+  } else {
+    check_float(in, 1, "the weight");
+  }
   check_rank(in, 1, 3, "the weight [X, F, E]");
   check_dtype(in, 2, DType::kI32, "experts");
   check_rank(in, 2, 2, "experts [N, A]");
@@ -37,6 +41,8 @@ std::vector<TensorType> infer_expert_linear(const InferInput& in) {
   return {{in.operands[0].dtype, Shape{experts.dim(0), experts.dim(1), w.dim(1)}}};
 }
 
+Value values_of(Value w) { return is_block_quantized(w.dtype()) ? dequantize(w) : w; }
+
 // 1 where row n's expert a is x, else 0: [N, A, X] of a floating-point type.
 Value one_hot(Value experts, int64_t count, DType dtype) {
   const Shape shape = {experts.shape().dim(0), experts.shape().dim(1), count};
@@ -48,7 +54,7 @@ Value one_hot(Value experts, int64_t count, DType dtype) {
 // Every expert's product with every row, of which the chosen ones are picked: X / A times the work, but
 // products that all compilers know. One choice after the other, so that no more than [N, X, F] is held.
 Values decompose_expert_linear(Graph&, const Node& node, std::span<const Value> operands) {
-  const Value x = operands[0], w = operands[1];
+  const Value x = operands[0], w = values_of(operands[1]);
   const DType inner = inner_dtype(x.dtype()), compute = node.attrs.get<DType>("compute");
   const int64_t X = w.shape()[0], A = operands[2].shape()[1];
   const Dim N = operands[2].shape().dim(0);
@@ -78,8 +84,12 @@ Values expert_linear_vjp(const VjpInput& in) {
   const Shape& pairs = dy.shape();  // [N, A, F]
   const bool shared = x.shape().rank() == 2;
   Values out(in.node.operands.size());
+  require(!in.wanted[1] || !is_block_quantized(w.dtype()), Code::kUnimplemented,
+          "expert_linear: a weight of type {} has no gradient: block-quantized weights are constants",
+          dtype_name(w.dtype()));
   if (in.wanted[0]) {
-    const Value dx = expert_linear(dy, transpose(w, {0, 2, 1}), experts, {}, compute);  // [N, A, E]
+    const Value dx =
+        expert_linear(dy, transpose(values_of(w), {0, 2, 1}), experts, {}, compute);  // [N, A, E]
     out[0] = shared ? convert(reduce_sum(dx, {1}), x.dtype()) : convert(dx, x.dtype());
   }
   const int64_t X = w.shape()[0];
@@ -97,6 +107,9 @@ Values expert_linear_vjp(const VjpInput& in) {
   return out;
 }
 
+// A backend may round x to 8-bit integers where the weights are block-quantized.
+constexpr double kRoundedX = 2e-2;
+
 std::vector<OpSample> expert_samples() {
   const auto attrs = [](bool bias, DType compute = DType::kF32) {
     return Attrs{{"compute", compute}, {"has_bias", bias}};
@@ -113,6 +126,19 @@ std::vector<OpSample> expert_samples() {
           {"an expert twice, others outside",
            {normal({2, 37}), w, list({2, 2}, {3, 3, -1, 4}), normal({4, 19})},
            attrs(true)},
+          {"q8_0, bias",
+           {normal({5, 64}), blocks({4, 32, 64}, DType::kQ8_0), list({5, 2}, {0, 3, 3, 1, 1, 0, 2, 3, 0, 3}),
+            normal({4, 32})},
+           attrs(true),
+           kRoundedX},
+          {"q4_k, rows of their own",
+           {normal({2, 2, 256}), blocks({3, 16, 256}, DType::kQ4_K), list({2, 2}, {2, 0, 1, 2})},
+           attrs(false),
+           kRoundedX},
+          {"q4_0, rows of weights that fill no panel",
+           {normal({3, 32}), blocks({2, 5, 32}, DType::kQ4_0), list({3, 1}, {1, 0, 1})},
+           attrs(false),
+           kRoundedX},
           {"computed in bf16",
            {normal({4, 66}), normal({3, 34, 66}, 0.2), list({4, 1}, {2, 0, 2, 1})},
            attrs(false, DType::kBF16)}};
@@ -173,7 +199,8 @@ const OpDef expert_linear_op = {.name = "expert_linear",
                                 .infer = infer_expert_linear,
                                 .vjp = expert_linear_vjp,
                                 .decompose = decompose_expert_linear,
-                                .samples = expert_samples};
+                                .samples = expert_samples,
+                                .takes_blocks = true};
 
 // (a [..., X]){k} -> (values [..., k], indices i32 [..., k])
 const OpDef top_k_op = {.name = "top_k",

@@ -128,8 +128,7 @@ Value dequantize(Value x);
 Value linear(Value x, Value w, Value bias = {}, DType compute = DType::kF32);
 
 // A linear layer per expert, of which each row uses those chosen for it: x [N, E] (all choices of a row multiply it)
-// or [N, A, E] (each its own), weight [X, F, E], experts i32 [N, A] in [0, X) (others give zeros), bias [X, F] ->
-// [N, A, F]. Kernels compute chosen experts only.
+// or [N, A, E] (each its own), weight [X, F, E], experts i32 [N, A] in [0, X) (others give zeros), bias [X, F] -> [N, A, F]. Kernels compute chosen experts only. The weight may be block-quantized, as linear's.
 Value expert_linear(Value x, Value weight, Value experts, Value bias = {}, DType compute = DType::kF32);
 // The k largest along the last axis, largest first, the lower index among equals; values above -1e30.
 struct TopK {

@@ -5,6 +5,8 @@
 #include <cstring>
 #include <memory>
 
+#include "backend/cpu/block_linear.h"
+#include "backend/cpu/block_matrix.h"
 #include "backend/cpu/gemm.h"
 #include "backend/cpu/kernel.h"
 #include "backend/cpu/kernels/convert.h"
@@ -20,7 +22,8 @@ class ExpertLinear final : public Kernel {
   explicit ExpertLinear(const Node& node)
       : weight_(node.operands[1].type()),
         has_bias_(node.operands.size() > 3),
-        rounds_(node.attrs.get<DType>("compute") == DType::kBF16),
+        blocks_(is_block_quantized(weight_.dtype)),
+        rounds_(!blocks_ && node.attrs.get<DType>("compute") == DType::kBF16),
         most_(node.operands[2].shape().elements()),
         choices_(node.operands[2].shape()[1]),
         shared_(node.operands[0].shape().rank() == 2) {}
@@ -28,7 +31,7 @@ class ExpertLinear final : public Kernel {
   size_t workspace_bytes(int threads) const override {
     Carver carver(nullptr);
     Scratch(carver, *this);
-    return carver.used() + gemm_workspace_bytes(arguments(most_), threads);
+    return carver.used() + product_bytes(threads);
   }
   bool rounds_operand(int operand) const override { return operand == 1 && rounds_; }
 
@@ -41,11 +44,22 @@ class ExpertLinear final : public Kernel {
     const int64_t valid = scratch.first[X];
     gather(call, scratch, valid);
     const bool narrow = call.operands[1].type.dtype == DType::kBF16;
-    const std::span<std::byte> rest{call.workspace + carver.used(),
-                                    gemm_workspace_bytes(arguments(most_), call.team.size())};
+    const std::span<std::byte> rest{call.workspace + carver.used(), product_bytes(call.team.size())};
     for (int64_t e = 0; e < X; ++e) {
       const int64_t first = scratch.first[e], rows = scratch.first[e + 1] - first;
       if (rows == 0 || F == 0) continue;
+      const float* bias = has_bias_ ? call.operands[3].as<const float>() + e * F : nullptr;
+      if (blocks_) {
+        const auto* panels = call.operands[1].as<const std::byte>() +
+                             static_cast<size_t>(e * F / kPanelRows) * panel_bytes(weight_.dtype, E);
+        GemmFinish finish{};
+        finish.bias = bias;
+        finish.out = scratch.results + first * F;
+        finish.out_stride = F;
+        const BlockWeight weight = {weight_.dtype, F, panels, finish};
+        block_linear({rows, E, scratch.rows + first * E, {&weight, 1}}, rest.data(), call.team);
+        continue;
+      }
       GemmArgs args = arguments(rows);
       args.a = rounds_ ? static_cast<const void*>(scratch.narrow_rows + first * E) : scratch.rows + first * E;
       args.b = call.operands[1].as<const std::byte>() + static_cast<size_t>(e * F * E) * (narrow ? 2 : 4);
@@ -59,7 +73,7 @@ class ExpertLinear final : public Kernel {
         args.b_dtype = DType::kBF16;
       }
       args.c = scratch.results + first * F;
-      if (has_bias_) args.bias = call.operands[3].as<const float>() + e * F;
+      args.bias = bias;
       gemm(args, rest, call.team);
     }
     scatter(call, scratch, pairs, valid);
@@ -82,6 +96,12 @@ class ExpertLinear final : public Kernel {
       narrow_weight = carver.take<uint16_t>(k.rounds_ && k.weight_.dtype == DType::kF32 ? F * E : 0);
     }
   };
+
+  size_t product_bytes(int threads) const {
+    if (!blocks_) return gemm_workspace_bytes(arguments(most_), threads);
+    const BlockWeight weight = {weight_.dtype, weight_.shape[1], nullptr, {}};
+    return block_linear_workspace_bytes({most_, weight_.shape[2], nullptr, {&weight, 1}}, threads);
+  }
 
   GemmArgs arguments(int64_t rows) const {
     GemmArgs args;
@@ -137,7 +157,7 @@ class ExpertLinear final : public Kernel {
   }
 
   TensorType weight_;
-  bool has_bias_, rounds_;
+  bool has_bias_, blocks_, rounds_;
   int64_t most_, choices_;
   bool shared_;
 };
@@ -177,11 +197,12 @@ class TopK final : public Kernel {
 
 }  // namespace
 
-// f32 rows and biases; weights f32 or bf16.
+// f32 rows and biases; weights f32, bf16 or block-quantized, if each expert's rows are whole panels.
 std::unique_ptr<Kernel> make_expert_linear(const Node& node) {
-  const DType weight = node.operands[1].dtype();
-  if (node.operands[0].dtype() != DType::kF32 || (weight != DType::kF32 && weight != DType::kBF16))
-    return nullptr;
+  const TensorType& type = node.operands[1].type();
+  const bool panels = is_block_quantized(type.dtype) && type.shape[1] % kPanelRows == 0;
+  if (node.operands[0].dtype() != DType::kF32) return nullptr;
+  if (!panels && type.dtype != DType::kF32 && type.dtype != DType::kBF16) return nullptr;
   if (node.operands.size() > 3 && node.operands[3].dtype() != DType::kF32) return nullptr;
   return std::make_unique<ExpertLinear>(node);
 }
