@@ -1,6 +1,7 @@
 // Products of block-quantized weights, in the shapes of a 135M and a 1B Llama: many rows as a share of the
 // machine's 8-bit multiply-add ceiling, one row and eight as a share of what memory delivers. Both ceilings
-// are measured between the rounds, the best of each is taken.
+// are measured between the rounds, the best of each is taken. Whole models follow, random weights in those
+// shapes: a prompt of 512 tokens, 128 tokens decoded.
 //   bench_quantized [--json] [--threads N] [--rounds N] [--isa NAME] [--only SUBSTRING]
 #include <fmt/format.h>
 
@@ -14,6 +15,7 @@
 #include "backend/cpu/cpu_backend.h"
 #include "base/error.h"
 #include "bench/figure.h"
+#include "engine/engine.h"
 #include "ops/ops.h"
 #include "tests/tensor/random_blocks.h"
 
@@ -90,6 +92,72 @@ void measure(const Options& options, const Layer& layer, DType dtype, int64_t ro
   }
 }
 
+// ---- Whole models --------------------------------------------------------------------------------
+
+struct Architecture {
+  const char* name;
+  int64_t depth, embedding, heads, key_value_heads, feed_forward, vocabulary;
+};
+constexpr Architecture kArchitectures[] = {{"135m", 30, 576, 9, 3, 1536, 49152},
+                                           {"1b", 16, 2048, 32, 8, 8192, 128256}};
+constexpr int64_t kPrompt = 512, kAnswer = 128;
+
+std::vector<GenerationRequest> request_of(int64_t prompt, int64_t answer, int64_t vocabulary) {
+  GenerationRequest request;
+  for (int64_t t = 0; t < prompt; ++t) request.prompt.push_back(static_cast<int32_t>(t * 37 % vocabulary));
+  request.max_tokens = answer;
+  return {request};
+}
+
+double fastest(Engine& engine, const std::vector<GenerationRequest>& requests, int rounds) {
+  double best_s = 1e30;
+  for (int round = 0; round < rounds; ++round) {
+    const double start = now_s();
+    engine.generate(requests);
+    best_s = std::min(best_s, now_s() - start);
+  }
+  return best_s;
+}
+
+// Prompts and greedy answers of a Llama with a tied head and random weights, all matrices of one type.
+void measure_model(const Options& options, const Architecture& a, DType dtype, ThreadTeam& team,
+                   Ceilings& ceilings) {
+  const std::string label = fmt::format("model {} {}", a.name, dtype_name(dtype));
+  if (label.find(options.only) == std::string::npos || a.embedding % block_size(dtype).elements != 0) return;
+  const auto backend = make_cpu_backend({&team, {}});
+  const Json sizes = {{"depth", a.depth},
+                      {"embedding", a.embedding},
+                      {"heads", a.heads},
+                      {"key_value_heads", a.key_value_heads},
+                      {"feed_forward", a.feed_forward}};
+  Json config = default_config("llama", sizes, a.vocabulary, 1024);
+  config["tie_word_embeddings"] = true;
+  const auto model = make_model(config, label);
+  BufferSet parameters;
+  double weights = 0, bytes = 0, head = 0;
+  for (const ParameterSpec& spec : model->parameters()) {
+    if (spec.shape.rank() == 1) {
+      parameters.set(spec.name, backend->upload(initial_value(spec, 1)));
+      continue;
+    }
+    const TensorType type = {dtype, spec.shape};
+    parameters.set(spec.name, backend->upload(random_blocks(type, Philox(1, spec.name))));
+    bytes += static_cast<double>(type.size_bytes());
+    (spec.name == model->head() ? head : weights) += static_cast<double>(spec.shape.elements());
+  }
+  Engine engine(*backend, *model, parameters, {.max_requests = 1, .tokens_per_step = kPrompt});
+  ceilings.measure(team);
+  const double prefill_s = fastest(engine, request_of(kPrompt, 1, a.vocabulary), options.rounds);
+  const double decode_s = fastest(engine, request_of(1, kAnswer + 1, a.vocabulary), options.rounds) -
+                          fastest(engine, request_of(1, 1, a.vocabulary), options.rounds);
+  ceilings.measure(team);
+  print_figure({"prefill 512", kPrompt / prefill_s, "tokens/s",
+                ceilings.multiply_adds / (weights + head / kPrompt), label},
+               options.json, options.threads);
+  print_figure({"decode 128", kAnswer / decode_s, "tokens/s", ceilings.reads / bytes, label}, options.json,
+               options.threads);
+}
+
 int run(int argc, char** argv) {
   Options options;
   for (int i = 1; i < argc; ++i) {
@@ -122,6 +190,10 @@ int run(int argc, char** argv) {
     for (const Layer& layer : kLayers) {
       for (const int64_t rows : {1, 8, 256}) measure(options, layer, dtype, rows, team, ceilings);
     }
+  }
+  for (const Architecture& architecture : kArchitectures) {
+    for (const DType dtype : {DType::kQ4_1, DType::kQ8_0, DType::kQ4_0, DType::kQ4_K})
+      measure_model(options, architecture, dtype, team, ceilings);
   }
   return 0;
 }

@@ -59,7 +59,7 @@ class BlockProducts {
                                 carver.take<float>(args.m * (args.k / traits.elements)),
                                 carver.take<int32_t>(args.m * (args.k / traits.group))};
     }
-    if (args.m > 1) {
+    if (args.m > kernels_.tile_rows) {
       item_panels_ = std::clamp<int64_t>(kExpandedBytes / std::max<int64_t>(1, args.k * kPanelRows), 1, 8);
       smallest_group_ = 32;
       for (const BlockWeight& weight : args.weights)
@@ -90,7 +90,11 @@ class BlockProducts {
         first = item * planned_panels_;
       }
       const int64_t count = std::min(planned_panels_, panels_of(*weight) - first);
-      args_.m == 1 ? multiply_row(*weight, first, count) : multiply_tiles(*weight, first, count, worker);
+      if (args_.m <= kernels_.tile_rows) {
+        multiply_few(*weight, first, count);
+      } else {
+        multiply_tiles(*weight, first, count, worker);
+      }
     });
   }
 
@@ -140,7 +144,7 @@ class BlockProducts {
       bytes += panels_of(weight) * static_cast<int64_t>(panel_bytes(weight.dtype, args_.k));
     }
     const int64_t wanted = divide_up(panels, threads_ * kItemsPerWorker);
-    if (args_.m == 1) {
+    if (args_.m <= kernels_.tile_rows) {
       const int64_t one = std::max<int64_t>(1, bytes / std::max<int64_t>(1, panels));
       planned_panels_ = std::clamp<int64_t>(wanted, divide_up(kLeastItemBytes, one),
                                             std::max<int64_t>(divide_up(kMostItemBytes, one), 1));
@@ -151,12 +155,14 @@ class BlockProducts {
     for (const BlockWeight& weight : args_.weights) items_ += divide_up(panels_of(weight), planned_panels_);
   }
 
-  void multiply_row(const BlockWeight& weight, int64_t first, int64_t count) const {
+  // One tile of rows, straight from the blocks.
+  void multiply_few(const BlockWeight& weight, int64_t first, int64_t count) const {
     const BlockFormat format = block_format(weight.dtype);
     const int64_t column = first * kPanelRows;
-    kernels_.row(format, weight.panels + static_cast<size_t>(first) * panel_bytes(weight.dtype, args_.k),
-                 args_.k, find(format)->tile(0, 1, 1, args_.k), weight.finish, 0, column,
-                 std::min(count * kPanelRows, weight.n - column));
+    const auto multiply = args_.m == 1 ? kernels_.row : kernels_.few;
+    multiply(format, weight.panels + static_cast<size_t>(first) * panel_bytes(weight.dtype, args_.k), args_.k,
+             find(format)->tile(0, args_.m, args_.m, args_.k), weight.finish, 0, column,
+             std::min(count * kPanelRows, weight.n - column));
   }
 
   void multiply_tiles(const BlockWeight& weight, int64_t first, int64_t count, int worker) const {

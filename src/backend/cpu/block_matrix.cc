@@ -13,6 +13,9 @@ static_assert(static_cast<int>(DType::kMXFP4) - static_cast<int>(DType::kQ8_0) =
 
 // ---- Each type: put(block, panel, row) and take(panel, row, block) -------------------------------
 
+void put_word(const uint8_t* bytes, int w, uint32_t& word) { std::memcpy(&word, bytes + 4 * w, 4); }
+void take_word(const uint32_t& word, int w, uint8_t* bytes) { std::memcpy(bytes + 4 * w, &word, 4); }
+
 template <int kWords, size_t kBytes>
 void put_words(const uint8_t (&bytes)[kBytes], PanelWords<kWords>& words, int row) {
   static_assert(kBytes == 4 * kWords);
@@ -133,8 +136,10 @@ void take(const PanelQ2_K& p, int row, BlockQ2_K& b) {
 void put(const BlockQ3_K& b, PanelQ3_K& p, int row) {
   p.d[row] = b.d;
   for (int j = 0; j < 16; ++j) p.scales[j][row] = static_cast<int8_t>(q3_k_scale(b.scales, j) - 32);
-  put_words<8>(b.hmask, p.hmask, row);
-  put_words<16>(b.qs, p.qs, row);
+  for (int w = 0; w < 8; ++w) {
+    put_word(b.hmask, w, p.codes[w].hmask[0][row]);
+    for (int i = 0; i < 2; ++i) put_word(b.qs, 8 * i + w, p.codes[w].qs[i][row]);
+  }
 }
 void take(const PanelQ3_K& p, int row, BlockQ3_K& b) {
   b.d = p.d[row];
@@ -144,8 +149,10 @@ void take(const PanelQ3_K& p, int row, BlockQ3_K& b) {
     b.scales[j % 8] = static_cast<uint8_t>(b.scales[j % 8] | (scale & 15) << (j < 8 ? 0 : 4));
     b.scales[8 + j % 4] = static_cast<uint8_t>(b.scales[8 + j % 4] | scale >> 4 << (2 * (j / 4)));
   }
-  take_words<8>(p.hmask, row, b.hmask);
-  take_words<16>(p.qs, row, b.qs);
+  for (int w = 0; w < 8; ++w) {
+    take_word(p.codes[w].hmask[0][row], w, b.hmask);
+    for (int i = 0; i < 2; ++i) take_word(p.codes[w].qs[i][row], 8 * i + w, b.qs);
+  }
 }
 
 template <class Block, class Panel>
@@ -180,26 +187,34 @@ void take(const PanelQ4_K& p, int row, BlockQ4_K& b) {
 }
 void put(const BlockQ5_K& b, PanelQ5_K& p, int row) {
   put_scales_and_mins(b, p, row);
-  put_words<8>(b.qh, p.qh, row);
-  put_words<32>(b.qs, p.qs, row);
+  for (int w = 0; w < 8; ++w) {
+    put_word(b.qh, w, p.codes[w].qh[0][row]);
+    for (int i = 0; i < 4; ++i) put_word(b.qs, 8 * i + w, p.codes[w].qs[i][row]);
+  }
 }
 void take(const PanelQ5_K& p, int row, BlockQ5_K& b) {
   take_scales_and_mins(p, row, b);
-  take_words<8>(p.qh, row, b.qh);
-  take_words<32>(p.qs, row, b.qs);
+  for (int w = 0; w < 8; ++w) {
+    take_word(p.codes[w].qh[0][row], w, b.qh);
+    for (int i = 0; i < 4; ++i) take_word(p.codes[w].qs[i][row], 8 * i + w, b.qs);
+  }
 }
 
 void put(const BlockQ6_K& b, PanelQ6_K& p, int row) {
   p.d[row] = b.d;
   for (int j = 0; j < 16; ++j) p.scales[j][row] = b.scales[j];
-  put_words<16>(b.qh, p.qh, row);
-  put_words<32>(b.ql, p.ql, row);
+  for (int w = 0; w < 16; ++w) {
+    put_word(b.qh, w, p.codes[w].qh[0][row]);
+    for (int i = 0; i < 2; ++i) put_word(b.ql, w / 8 * 16 + 8 * i + w % 8, p.codes[w].ql[i][row]);
+  }
 }
 void take(const PanelQ6_K& p, int row, BlockQ6_K& b) {
   b.d = p.d[row];
   for (int j = 0; j < 16; ++j) b.scales[j] = p.scales[j][row];
-  take_words<16>(p.qh, row, b.qh);
-  take_words<32>(p.ql, row, b.ql);
+  for (int w = 0; w < 16; ++w) {
+    take_word(p.codes[w].qh[0][row], w, b.qh);
+    for (int i = 0; i < 2; ++i) take_word(p.codes[w].ql[i][row], w / 8 * 16 + 8 * i + w % 8, b.ql);
+  }
 }
 
 // ---- All of a tensor -----------------------------------------------------------------------------

@@ -144,14 +144,17 @@ struct FormatQ4_K : FormatShape<256, 64, 32, true, 4, 0> {
   }
 };
 
-struct FormatQ5_K : FormatShape<256, 64, 32, true, 5, 0> {
+struct FormatQ5_K : FormatShape<256, 256, 32, true, 5, 0> {
   using Panel = PanelQ5_K;
   template <class Chunk, class Emit>
-  static HWY_INLINE void codes(const Panel& b, Chunk p, int part, const Emit& emit) {
+  static HWY_INLINE void codes(const Panel& b, Chunk, int part, const Emit& emit) {
     unroll<8>([&](auto w) VERTEBRA_INLINE_LAMBDA {
-      const Bytes q = load_codes(b.qs[8 * p + w], part), high = load_codes(b.qh[w], part);
-      emit(Index<0>{}, Index<w>{}, move_bits<0, 0, 4>(q) | move_bits<2 * p, 4, 1>(high));
-      emit(Index<1>{}, Index<w>{}, move_bits<4, 0, 4>(q) | move_bits<2 * p + 1, 4, 1>(high));
+      const Bytes high = load_codes(b.codes[w].qh[0], part);
+      unroll<4>([&](auto p) VERTEBRA_INLINE_LAMBDA {
+        const Bytes q = load_codes(b.codes[w].qs[p], part);
+        emit(Index<2 * p>{}, Index<w>{}, move_bits<0, 0, 4>(q) | move_bits<2 * p, 4, 1>(high));
+        emit(Index<2 * p + 1>{}, Index<w>{}, move_bits<4, 0, 4>(q) | move_bits<2 * p + 1, 4, 1>(high));
+      });
     });
   }
   static HWY_INLINE Floats scale(const Panel& b, int group, int part) {
@@ -167,8 +170,9 @@ struct FormatQ6_K : FormatShape<256, 128, 16, false, 6, 32> {
   template <class Chunk, class Emit>
   static HWY_INLINE void codes(const Panel& b, Chunk h, int part, const Emit& emit) {
     unroll<8>([&](auto w) VERTEBRA_INLINE_LAMBDA {
-      const Bytes first = load_codes(b.ql[16 * h + w], part), second = load_codes(b.ql[16 * h + 8 + w], part),
-                  high = load_codes(b.qh[8 * h + w], part);
+      const auto& codes = b.codes[8 * h + w];
+      const Bytes high = load_codes(codes.qh[0], part), first = load_codes(codes.ql[0], part),
+                  second = load_codes(codes.ql[1], part);
       constexpr int step = w % 4, at = w / 4;
       emit(Index<at>{}, Index<step>{}, move_bits<0, 0, 4>(first) | move_bits<0, 4, 2>(high));
       emit(Index<2 + at>{}, Index<step>{}, move_bits<0, 0, 4>(second) | move_bits<2, 4, 2>(high));
@@ -205,15 +209,18 @@ struct FormatQ2_K : FormatShape<256, 128, 16, true, 2, 0> {
   }
 };
 
-struct FormatQ3_K : FormatShape<256, 128, 16, false, 3, 4> {
+struct FormatQ3_K : FormatShape<256, 256, 16, false, 3, 4> {
   using Panel = PanelQ3_K;
   template <class Chunk, class Emit>
-  static HWY_INLINE void codes(const Panel& b, Chunk h, int part, const Emit& emit) {
+  static HWY_INLINE void codes(const Panel& b, Chunk, int part, const Emit& emit) {
     unroll<8>([&](auto w) VERTEBRA_INLINE_LAMBDA {
-      const Bytes q = load_codes(b.qs[8 * h + w], part), high = load_codes(b.hmask[w], part);
-      unroll<4>([&](auto j) VERTEBRA_INLINE_LAMBDA {
-        emit(Index<2 * j + w / 4>{}, Index<w % 4>{},
-             move_bits<2 * j, 0, 2>(q) | move_bits<4 * h + j, 2, 1>(high));
+      const Bytes high = load_codes(b.codes[w].hmask[0], part);
+      unroll<2>([&](auto h) VERTEBRA_INLINE_LAMBDA {
+        const Bytes q = load_codes(b.codes[w].qs[h], part);
+        unroll<4>([&](auto j) VERTEBRA_INLINE_LAMBDA {
+          emit(Index<8 * h + 2 * j + w / 4>{}, Index<w % 4>{},
+               move_bits<2 * j, 0, 2>(q) | move_bits<4 * h + j, 2, 1>(high));
+        });
       });
     });
   }

@@ -83,11 +83,14 @@ struct PanelQ2_K {  // scales[j]: scale of sub-block j in the low half, its min 
   uint8_t scales[16][kPanelRows];
   PanelWords<16> qs;
 };
+// Words that are read together stand together, so that memory is read in one stream.
 struct PanelQ3_K {  // scales with the 32 subtracted
   uint16_t d[kPanelRows];
   int8_t scales[16][kPanelRows];
-  PanelWords<8> hmask;
-  PanelWords<16> qs;
+  struct {
+    PanelWords<1> hmask;
+    PanelWords<2> qs;  // words w and w + 8
+  } codes[8];
 };
 struct PanelQ4_K {  // scales and mins a byte each
   uint16_t d[kPanelRows], dmin[kPanelRows];
@@ -97,14 +100,18 @@ struct PanelQ4_K {  // scales and mins a byte each
 struct PanelQ5_K {
   uint16_t d[kPanelRows], dmin[kPanelRows];
   uint8_t scales[8][kPanelRows], mins[8][kPanelRows];
-  PanelWords<8> qh;
-  PanelWords<32> qs;
+  struct {
+    PanelWords<1> qh;
+    PanelWords<4> qs;  // words w, w + 8, w + 16, w + 24
+  } codes[8];
 };
 struct PanelQ6_K {
   uint16_t d[kPanelRows];
   int8_t scales[16][kPanelRows];
-  PanelWords<16> qh;
-  PanelWords<32> ql;
+  struct {
+    PanelWords<1> qh;
+    PanelWords<2> ql;  // words 16h + w and 16h + w + 8
+  } codes[16];         // word 8h + w of qh
 };
 struct PanelMXFP4 {
   uint8_t e[kPanelRows];

@@ -96,7 +96,7 @@ void quantize(BlockFormat format, const float* x, int64_t x_stride, int64_t size
 // ---- Weights as bytes ----------------------------------------------------------------------------
 
 template <class Format>
-void expand_panel(const void* panel, int64_t blocks, const ExpandedPanel& to) {
+__attribute__((noinline)) void expand_panel(const void* panel, int64_t blocks, const ExpandedPanel& to) {
   constexpr int kGroups = Format::kChunk / Format::kGroup;  // of a chunk
   const auto* from = static_cast<const typename Format::Panel*>(panel);
   uint8_t* codes = to.codes;
@@ -189,7 +189,7 @@ HWY_INLINE void add_group(const uint8_t* codes, const int8_t* x, Sums (&sums)[kR
 #endif
 }
 
-// kRows rows times the columns of a part: out [kRows][16].
+// kRows rows times the columns of a part, added to out [kRows][16].
 template <class Format, int kRows>
 HWY_INLINE void tile_part(const ExpandedPanel& panel, int part, int64_t size, const QuantizedTile& x,
                           float* out) {
@@ -199,7 +199,9 @@ HWY_INLINE void tile_part(const ExpandedPanel& panel, int part, int64_t size, co
   const int8_t* x_codes = x.codes;
   const int32_t* x_sums = x.sums;
   Floats total[kRows];
-  unroll<kRows>([&](auto r) VERTEBRA_INLINE_LAMBDA { total[r] = Floats{}; });
+  unroll<kRows>([&](auto r) VERTEBRA_INLINE_LAMBDA {
+    total[r] = load<Floats>(out + r * kPanelRows + part * kColumns);
+  });
   for (int64_t b = 0; b < size / Format::kElements; ++b) {
     Floats of_block[kRows];
     for (int g = 0; g < kGroups; ++g) {
@@ -264,9 +266,9 @@ void tile_rows(const ExpandedPanel& panel, int64_t size, const QuantizedTile& x,
   }
 }
 
-void tile(BlockFormat format, ExpandedPanel panel, int64_t size, QuantizedTile x, const GemmFinish& finish,
-          int64_t row, int64_t column, int64_t columns) {
-  alignas(64) float out[kTileRows * kPanelRows];
+// Adds to out [rows][16].
+void add_tile(BlockFormat format, const ExpandedPanel& panel, int64_t size, const QuantizedTile& x,
+              float* out) {
   const BlockTraits traits = block_traits(format);
   if (format == BlockFormat::kQ8_0 || format == BlockFormat::kIQ4_NL) {
     tile_rows<ExpandedBytes>(panel, size, x, out);
@@ -279,7 +281,60 @@ void tile(BlockFormat format, ExpandedPanel panel, int64_t size, QuantizedTile x
     traits.has_min ? tile_rows<ExpandedKMin16>(panel, size, x, out)
                    : tile_rows<ExpandedK16>(panel, size, x, out);
   }
-  for (int32_t r = 0; r < x.rows; ++r) finish_row(finish, row + r, column, columns, out + r * kPanelRows);
+}
+
+struct TileSums {
+  alignas(64) float values[kTileRows * kPanelRows];
+  void clear() {
+    for (float& value : values) value = 0;
+  }
+  void finish(const GemmFinish& how, int32_t rows, int64_t row, int64_t column, int64_t columns) const {
+    for (int32_t r = 0; r < rows; ++r) finish_row(how, row + r, column, columns, values + r * kPanelRows);
+  }
+};
+
+void tile(BlockFormat format, ExpandedPanel panel, int64_t size, QuantizedTile x, const GemmFinish& finish,
+          int64_t row, int64_t column, int64_t columns) {
+  TileSums sums;
+  sums.clear();
+  add_tile(format, panel, size, x, sums.values);
+  sums.finish(finish, x.rows, row, column, columns);
+}
+
+// 8 KB of codes at a time.
+constexpr int kPieceElements = 512;
+
+void few(BlockFormat format, const void* panels, int64_t size, QuantizedTile x, const GemmFinish& finish,
+         int64_t row, int64_t column, int64_t columns) {
+  with_format(format, [&](auto tag) {
+    using Format = typename decltype(tag)::Type;
+    constexpr int64_t kPieceBlocks = kPieceElements / Format::kElements;
+    alignas(64) uint8_t codes[kPieceElements * kPanelRows];
+    alignas(64) float scales[kPieceElements / Format::kGroup * kPanelRows],
+        mins[kPieceElements / Format::kGroup * kPanelRows];
+    const int64_t blocks = size / Format::kElements;
+    const auto* panel = static_cast<const typename Format::Panel*>(panels);
+    for (int64_t c = 0; c < columns; c += kPanelRows, panel += blocks) {
+      TileSums sums;
+      sums.clear();
+      for (int64_t b = 0; b < blocks; b += kPieceBlocks) {
+        const int64_t count = min_of(kPieceBlocks, blocks - b), k = b * Format::kElements;
+        expand_panel<Format>(panel + b, count, {codes, scales, mins});
+        const QuantizedTile piece = {x.codes + k * x.rows, x.scales + b * x.rows,
+                                     x.sums + k / Format::kGroup * x.rows, x.rows};
+        add_tile(format, {codes, scales, mins}, count * Format::kElements, piece, sums.values);
+      }
+      sums.finish(finish, x.rows, row, column + c, min_of<int64_t>(kPanelRows, columns - c));
+    }
+  });
+}
+
+// The hardware follows a block of 32 elements to the next; a large one is longer than what it looks ahead.
+template <class Panel, int kPiece, int kPieces>
+HWY_INLINE void prefetch_piece(const Panel* panel) {
+  constexpr int kLines = static_cast<int>((sizeof(Panel) / kPieces + 63) / 64);
+  const char* from = reinterpret_cast<const char*>(panel) + kPiece * (sizeof(Panel) / kPieces);
+  unroll<kLines>([&](auto line) VERTEBRA_INLINE_LAMBDA { __builtin_prefetch(from + line * 64); });
 }
 
 // One row straight from the blocks.
@@ -293,6 +348,9 @@ HWY_INLINE Floats row_part(const typename Format::Panel* panel, int part, int64_
   for (int64_t b = 0; b < blocks; ++b) {
     Floats of_block = {};
     unroll<Format::kElements / Format::kChunk>([&](auto chunk) VERTEBRA_INLINE_LAMBDA {
+      if constexpr (Format::kElements == 256) {
+        prefetch_piece<typename Format::Panel, chunk, Format::kElements / Format::kChunk>(panel + b + 2);
+      }
       Sums sums[kChunkGroups];
       unroll<kChunkGroups>(
           [&](auto g) VERTEBRA_INLINE_LAMBDA { sums[g] = Format::kMin ? Sums{} : splat_sum(x_sums[g]); });
@@ -338,6 +396,6 @@ void row(BlockFormat format, const void* panels, int64_t size, QuantizedTile x, 
 }  // namespace
 
 constinit extern const BlockProductKernels block_product_kernels = {
-    .tile_rows = kTileRows, .quantize = quantize, .expand = expand, .tile = tile, .row = row};
+    .tile_rows = kTileRows, .quantize = quantize, .expand = expand, .tile = tile, .few = few, .row = row};
 
 }  // namespace vertebra::VERTEBRA_ISA

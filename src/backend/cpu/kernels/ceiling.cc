@@ -50,7 +50,8 @@ float multiply_adds(int64_t rounds) {
 }
 
 int32_t multiply_add_bytes(int64_t rounds) {
-  Sums sums[kSums] = {};
+  Sums sums[kSums];
+  unroll<kSums>([&](auto i) VERTEBRA_INLINE_LAMBDA { sums[i] = Sums{}; });
   Bytes codes = splat_byte(3);
   asm("" : "+m"(codes));  // unknown to the compiler
   int32_t x = 0x01020304;
@@ -66,11 +67,13 @@ int32_t multiply_add_bytes(int64_t rounds) {
 #endif
     });
   }
-  int32_t total = 0;
-  for (const Sums& sum : sums) {
-    for (int i = 0; i < kColumns; ++i) total += sum[i];
-  }
-  return total;
+  Sums all = sums[0];
+  unroll<kSums>([&](auto i) VERTEBRA_INLINE_LAMBDA {
+    if constexpr (i > 0) all = all + sums[i];
+  });
+  int32_t result = 0;
+  for (int i = 0; i < kColumns; ++i) result += all[i];
+  return result;
 }
 
 float read(const void* from, int64_t size) {
