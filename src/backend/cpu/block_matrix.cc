@@ -155,23 +155,29 @@ void take(const PanelQ3_K& p, int row, BlockQ3_K& b) {
   }
 }
 
+uint8_t& scale_of(PanelQ4_K& p, int j, int row) { return p.chunks[j / 2].scales[j % 2][row]; }
+uint8_t& min_of(PanelQ4_K& p, int j, int row) { return p.chunks[j / 2].mins[j % 2][row]; }
+uint8_t& scale_of(PanelQ5_K& p, int j, int row) { return p.scales[j][row]; }
+uint8_t& min_of(PanelQ5_K& p, int j, int row) { return p.mins[j][row]; }
+
 template <class Block, class Panel>
 void put_scales_and_mins(const Block& b, Panel& p, int row) {
   p.d[row] = b.d;
   p.dmin[row] = b.dmin;
   for (int j = 0; j < 8; ++j) {
     const ScaleMin s = k_scale_min(b.scales, j);
-    p.scales[j][row] = s.scale;
-    p.mins[j][row] = s.min;
+    scale_of(p, j, row) = s.scale;
+    min_of(p, j, row) = s.min;
   }
 }
 template <class Block, class Panel>
-void take_scales_and_mins(const Panel& p, int row, Block& b) {
+void take_scales_and_mins(const Panel& panel, int row, Block& b) {
+  auto& p = const_cast<Panel&>(panel);  // only read
   b.d = p.d[row];
   b.dmin = p.dmin[row];
   for (int j = 0; j < 4; ++j) {
-    const int scale = p.scales[j][row], min = p.mins[j][row], later_scale = p.scales[j + 4][row],
-              later_min = p.mins[j + 4][row];
+    const int scale = scale_of(p, j, row), min = min_of(p, j, row), later_scale = scale_of(p, j + 4, row),
+              later_min = min_of(p, j + 4, row);
     b.scales[j] = static_cast<uint8_t>(scale | later_scale >> 4 << 6);
     b.scales[j + 4] = static_cast<uint8_t>(min | later_min >> 4 << 6);
     b.scales[j + 8] = static_cast<uint8_t>((later_scale & 15) | (later_min & 15) << 4);
@@ -179,11 +185,11 @@ void take_scales_and_mins(const Panel& p, int row, Block& b) {
 }
 void put(const BlockQ4_K& b, PanelQ4_K& p, int row) {
   put_scales_and_mins(b, p, row);
-  put_words<32>(b.qs, p.qs, row);
+  for (int w = 0; w < 32; ++w) put_word(b.qs, w, p.chunks[w / 8].qs[w % 8][row]);
 }
 void take(const PanelQ4_K& p, int row, BlockQ4_K& b) {
   take_scales_and_mins(p, row, b);
-  take_words<32>(p.qs, row, b.qs);
+  for (int w = 0; w < 32; ++w) take_word(p.chunks[w / 8].qs[w % 8][row], w, b.qs);
 }
 void put(const BlockQ5_K& b, PanelQ5_K& p, int row) {
   put_scales_and_mins(b, p, row);
@@ -202,18 +208,20 @@ void take(const PanelQ5_K& p, int row, BlockQ5_K& b) {
 
 void put(const BlockQ6_K& b, PanelQ6_K& p, int row) {
   p.d[row] = b.d;
-  for (int j = 0; j < 16; ++j) p.scales[j][row] = b.scales[j];
+  for (int j = 0; j < 16; ++j) p.chunks[j / 8].scales[j % 8][row] = b.scales[j];
   for (int w = 0; w < 16; ++w) {
-    put_word(b.qh, w, p.codes[w].qh[0][row]);
-    for (int i = 0; i < 2; ++i) put_word(b.ql, w / 8 * 16 + 8 * i + w % 8, p.codes[w].ql[i][row]);
+    auto& codes = p.chunks[w / 8].codes[w % 8];
+    put_word(b.qh, w, codes.qh[0][row]);
+    for (int i = 0; i < 2; ++i) put_word(b.ql, w / 8 * 16 + 8 * i + w % 8, codes.ql[i][row]);
   }
 }
 void take(const PanelQ6_K& p, int row, BlockQ6_K& b) {
   b.d = p.d[row];
-  for (int j = 0; j < 16; ++j) b.scales[j] = p.scales[j][row];
+  for (int j = 0; j < 16; ++j) b.scales[j] = p.chunks[j / 8].scales[j % 8][row];
   for (int w = 0; w < 16; ++w) {
-    take_word(p.codes[w].qh[0][row], w, b.qh);
-    for (int i = 0; i < 2; ++i) take_word(p.codes[w].ql[i][row], w / 8 * 16 + 8 * i + w % 8, b.ql);
+    const auto& codes = p.chunks[w / 8].codes[w % 8];
+    take_word(codes.qh[0][row], w, b.qh);
+    for (int i = 0; i < 2; ++i) take_word(codes.ql[i][row], w / 8 * 16 + 8 * i + w % 8, b.ql);
   }
 }
 

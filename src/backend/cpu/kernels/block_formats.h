@@ -131,16 +131,16 @@ struct FormatQ4_K : FormatShape<256, 64, 32, true, 4, 0> {
   template <class Chunk, class Emit>
   static HWY_INLINE void codes(const Panel& b, Chunk p, int part, const Emit& emit) {
     unroll<8>([&](auto w) VERTEBRA_INLINE_LAMBDA {
-      const Bytes q = load_codes(b.qs[8 * p + w], part);
+      const Bytes q = load_codes(b.chunks[p].qs[w], part);
       emit(Index<0>{}, Index<w>{}, move_bits<0, 0, 4>(q));
       emit(Index<1>{}, Index<w>{}, move_bits<4, 0, 4>(q));
     });
   }
   static HWY_INLINE Floats scale(const Panel& b, int group, int part) {
-    return halves_as_floats(b.d, part) * bytes_as_floats(b.scales[group], part);
+    return halves_as_floats(b.d, part) * bytes_as_floats(b.chunks[group / 2].scales[group % 2], part);
   }
   static HWY_INLINE Floats min(const Panel& b, int group, int part) {
-    return -(halves_as_floats(b.dmin, part) * bytes_as_floats(b.mins[group], part));
+    return -(halves_as_floats(b.dmin, part) * bytes_as_floats(b.chunks[group / 2].mins[group % 2], part));
   }
 };
 
@@ -170,7 +170,7 @@ struct FormatQ6_K : FormatShape<256, 128, 16, false, 6, 32> {
   template <class Chunk, class Emit>
   static HWY_INLINE void codes(const Panel& b, Chunk h, int part, const Emit& emit) {
     unroll<8>([&](auto w) VERTEBRA_INLINE_LAMBDA {
-      const auto& codes = b.codes[8 * h + w];
+      const auto& codes = b.chunks[h].codes[w];
       const Bytes high = load_codes(codes.qh[0], part), first = load_codes(codes.ql[0], part),
                   second = load_codes(codes.ql[1], part);
       constexpr int step = w % 4, at = w / 4;
@@ -181,7 +181,7 @@ struct FormatQ6_K : FormatShape<256, 128, 16, false, 6, 32> {
     });
   }
   static HWY_INLINE Floats scale(const Panel& b, int group, int part) {
-    return halves_as_floats(b.d, part) * bytes_as_floats(b.scales[group], part);
+    return halves_as_floats(b.d, part) * bytes_as_floats(b.chunks[group / 8].scales[group % 8], part);
   }
   static HWY_INLINE Floats min(const Panel&, int, int) { return Floats{}; }
 };

@@ -51,6 +51,8 @@ constexpr BlockTraits block_traits(BlockFormat format) {
   }
 }
 
+// What is read together stands together, so that memory is read in one stream: with the scales in front and
+// the bits apart, as in the blocks, one row of Q6_K came at 10 GB/s instead of 28.
 // words[w][r]: bytes 4w .. 4w + 3 of the codes of row r, as a little-endian word.
 template <int kWords>
 using PanelWords = uint32_t[kWords][kPanelRows];
@@ -83,7 +85,6 @@ struct PanelQ2_K {  // scales[j]: scale of sub-block j in the low half, its min 
   uint8_t scales[16][kPanelRows];
   PanelWords<16> qs;
 };
-// Words that are read together stand together, so that memory is read in one stream.
 struct PanelQ3_K {  // scales with the 32 subtracted
   uint16_t d[kPanelRows];
   int8_t scales[16][kPanelRows];
@@ -94,24 +95,28 @@ struct PanelQ3_K {  // scales with the 32 subtracted
 };
 struct PanelQ4_K {  // scales and mins a byte each
   uint16_t d[kPanelRows], dmin[kPanelRows];
-  uint8_t scales[8][kPanelRows], mins[8][kPanelRows];
-  PanelWords<32> qs;
+  struct {
+    PanelWords<8> qs;
+    uint8_t scales[2][kPanelRows], mins[2][kPanelRows];
+  } chunks[4];  // of 64 elements
 };
 struct PanelQ5_K {
   uint16_t d[kPanelRows], dmin[kPanelRows];
-  uint8_t scales[8][kPanelRows], mins[8][kPanelRows];
   struct {
     PanelWords<1> qh;
     PanelWords<4> qs;  // words w, w + 8, w + 16, w + 24
   } codes[8];
+  uint8_t scales[8][kPanelRows], mins[8][kPanelRows];
 };
 struct PanelQ6_K {
   uint16_t d[kPanelRows];
-  int8_t scales[16][kPanelRows];
   struct {
-    PanelWords<1> qh;
-    PanelWords<2> ql;  // words 16h + w and 16h + w + 8
-  } codes[16];         // word 8h + w of qh
+    struct {
+      PanelWords<1> qh;
+      PanelWords<2> ql;  // words 16h + w and 16h + w + 8
+    } codes[8];          // word 8h + w of qh
+    int8_t scales[8][kPanelRows];
+  } chunks[2];  // h
 };
 struct PanelMXFP4 {
   uint8_t e[kPanelRows];

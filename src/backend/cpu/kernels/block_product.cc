@@ -329,14 +329,6 @@ void few(BlockFormat format, const void* panels, int64_t size, QuantizedTile x, 
   });
 }
 
-// The hardware follows a block of 32 elements to the next; a large one is longer than what it looks ahead.
-template <class Panel, int kPiece, int kPieces>
-HWY_INLINE void prefetch_piece(const Panel* panel) {
-  constexpr int kLines = static_cast<int>((sizeof(Panel) / kPieces + 63) / 64);
-  const char* from = reinterpret_cast<const char*>(panel) + kPiece * (sizeof(Panel) / kPieces);
-  unroll<kLines>([&](auto line) VERTEBRA_INLINE_LAMBDA { __builtin_prefetch(from + line * 64); });
-}
-
 // One row straight from the blocks.
 template <class Format>
 HWY_INLINE Floats row_part(const typename Format::Panel* panel, int part, int64_t blocks,
@@ -348,9 +340,6 @@ HWY_INLINE Floats row_part(const typename Format::Panel* panel, int part, int64_
   for (int64_t b = 0; b < blocks; ++b) {
     Floats of_block = {};
     unroll<Format::kElements / Format::kChunk>([&](auto chunk) VERTEBRA_INLINE_LAMBDA {
-      if constexpr (Format::kElements == 256) {
-        prefetch_piece<typename Format::Panel, chunk, Format::kElements / Format::kChunk>(panel + b + 2);
-      }
       Sums sums[kChunkGroups];
       unroll<kChunkGroups>(
           [&](auto g) VERTEBRA_INLINE_LAMBDA { sums[g] = Format::kMin ? Sums{} : splat_sum(x_sums[g]); });
