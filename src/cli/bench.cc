@@ -184,7 +184,7 @@ Bench::Subject Bench::open_subject() {
     out.name = fmt::format("llama {}x{}, random weights", flags_.depth, flags_.embedding);
     return out;
   }
-  LoadedModel loaded = read_model_folder(find_model_folder(flags_.model));
+  LoadedModel loaded = read_model(find_model(flags_.model));
   out.model = std::move(loaded.model);
   for (auto& [name, tensor] : loaded.parameters) {
     out.parameters.set(name, backend_.upload(tensor));
@@ -372,7 +372,7 @@ void Bench::tokenizer() {
     const std::filesystem::path path = flags_.model;
     const bool direct =
         std::filesystem::is_regular_file(path) || std::filesystem::exists(path / "tokenizer.json");
-    tokenizer = Tokenizer::load(direct ? path : find_model_folder(path));
+    tokenizer = read_tokenizer(direct ? path : find_model(path));
   } else {
     BpeTrainerOptions options;
     options.vocab_size = static_cast<int>(flags_.vocabulary);

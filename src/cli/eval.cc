@@ -16,7 +16,7 @@ class EvalCommand final : public Command {
   }
 
   void add_options(CLI::App& app) override {
-    app.add_option("model", model_, "A model folder, or a run folder")->required();
+    app.add_option("model", model_, "A model folder, a GGUF file, or a run folder")->required();
     app.add_option("--task", tasks_, "A task (.jsonl) or a text file; may be given several times")
         ->required()
         ->allow_extra_args(false);

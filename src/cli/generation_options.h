@@ -19,7 +19,7 @@ struct GenerationFlags {
   std::optional<int64_t> draft_tokens;
 
   void add(CLI::App& app) {
-    app.add_option("model", model, "A model folder, or a run folder")->required();
+    app.add_option("model", model, "A model folder, a GGUF file, or a run folder")->required();
     app.add_option("-p,--prompt", prompts, "A prompt; may be given several times")->allow_extra_args(false);
     app.add_option("-n,--max-tokens", text.max_tokens,
                    "Longest answer in tokens (default: what the context holds)")

@@ -29,7 +29,7 @@ constexpr size_t kLinesAtOnce = 4096;  // encoded together, then printed in orde
 // A tokenizer.json, a folder that holds one, or a run folder with a model.
 Tokenizer load_tokenizer(const fs::path& path) {
   if (fs::is_regular_file(path) || fs::exists(path / "tokenizer.json")) return Tokenizer::load(path);
-  return Tokenizer::load(find_model_folder(path));
+  return read_tokenizer(find_model(path));
 }
 
 std::string read_stdin() {

@@ -14,30 +14,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// Files may name the stop token's id once, as a list, or by its spelling only.
-std::vector<int32_t> read_stop_tokens(const fs::path& folder, const Tokenizer& tokenizer) {
-  std::vector<int32_t> out;
-  const auto add = [&](int64_t id) {
-    const auto as_id = static_cast<int32_t>(id);
-    if (id >= 0 && id < tokenizer.vocab_size() && std::find(out.begin(), out.end(), as_id) == out.end())
-      out.push_back(as_id);
-  };
-  for (const char* file : {"generation_config.json", "config.json"}) {
-    if (!fs::exists(folder / file)) continue;
-    const Json ids =
-        json_get<Json>(read_json_file(folder / file), "eos_token_id", (folder / file).string(), Json());
-    if (ids.is_number_integer()) add(ids.get<int64_t>());
-    if (!ids.is_array()) continue;
-    for (const Json& id : ids) {
-      if (id.is_number_integer()) add(id.get<int64_t>());
-    }
-  }
-  for (const char* spelling : {"<|im_end|>", "<|endoftext|>"}) {
-    if (const auto id = tokenizer.token_id(spelling)) add(*id);
-  }
-  return out;
-}
-
 Withholding read_withholding(const fs::path& folder) {
   Withholding out;
   const fs::path path = folder / "generation_config.json";
@@ -54,34 +30,7 @@ Withholding read_withholding(const fs::path& folder) {
   return out;
 }
 
-// tokenizer_config.json writes a special token as a text or as an object with its content.
-std::optional<std::string> token_text(const Json& config, const std::string& key) {
-  const auto it = config.find(key);
-  if (it == config.end()) return std::nullopt;
-  if (it->is_string()) return it->get<std::string>();
-  if (it->is_object() && it->contains("content") && (*it)["content"].is_string())
-    return (*it)["content"].get<std::string>();
-  return std::nullopt;
-}
-
-std::optional<std::string> read_chat_template(const fs::path& folder, const Json& tokenizer_config) {
-  if (fs::exists(folder / "chat_template.jinja")) return read_file(folder / "chat_template.jinja");
-  const auto it = tokenizer_config.find("chat_template");
-  if (it == tokenizer_config.end() || !it->is_string()) return std::nullopt;
-  return it->get<std::string>();
-}
-
 }  // namespace
-
-fs::path find_model_folder(const fs::path& path) {
-  require(fs::exists(path), Code::kNotFound, "'{}' does not exist; a model folder or a run folder was wanted",
-          path.string());
-  if (fs::exists(path / "config.json")) return path;
-  if (fs::exists(path / "model" / "config.json")) return path / "model";
-  fail(Code::kNotFound,
-       "'{}' is neither a model folder (it holds no config.json) nor a run folder with a finished model",
-       path.string());
-}
 
 TextStream::TextStream(const Tokenizer& tokenizer, std::vector<std::string> stop)
     : decoder_(tokenizer, /*skip_special=*/true), stop_(std::move(stop)) {
@@ -128,8 +77,11 @@ std::string TextStream::release(bool at_end) {
 }
 
 Assistant::Assistant(Backend& backend, const fs::path& path, EngineOptions options)
-    : folder_(find_model_folder(path)), tokenizer_(Tokenizer::load(folder_)), compute_(options.compute) {
-  LoadedModel loaded = read_model_folder(folder_);
+    : Assistant(backend, find_model(path), read_model_text(find_model(path)), options) {}
+
+Assistant::Assistant(Backend& backend, fs::path path, ModelText text, EngineOptions options)
+    : folder_(std::move(path)), tokenizer_(std::move(text.tokenizer)), compute_(options.compute) {
+  LoadedModel loaded = read_model(folder_);
   model_ = std::move(loaded.model);
   require(tokenizer_.vocab_size() <= model_->shape().vocabulary,
           "{}: the tokenizer has {} ids, the model only {}", folder_.string(), tokenizer_.vocab_size(),
@@ -141,21 +93,19 @@ Assistant::Assistant(Backend& backend, const fs::path& path, EngineOptions optio
                  backend.upload_sharded(tensor, parameter_sharding(model_->parameters()[i], backend.mesh())));
     tensor = Tensor();  // one copy of the weights at a time
   }
-  stop_tokens_ = read_stop_tokens(folder_, tokenizer_);
+  stop_tokens_ = std::move(text.stop_tokens);
   withholding_ = read_withholding(folder_);
   for (const std::string& refusal : withholding_.refusals) {
     const std::vector<int32_t> ids = tokenizer_.encode(refusal, false, false);
     require(!ids.empty(), "{}: a refusal of generation_config.json is empty", folder_.string());
     refusal_starts_.push_back(ids[0]);
   }
-  const fs::path config_path = folder_ / "tokenizer_config.json";
-  const Json config = fs::exists(config_path) ? read_json_file(config_path) : Json::object();
-  template_options_.bos_token = token_text(config, "bos_token");
-  template_options_.eos_token = token_text(config, "eos_token");
+  template_options_.bos_token = std::move(text.bos_token);
+  template_options_.eos_token = std::move(text.eos_token);
   template_options_.add_generation_prompt = true;
-  if (auto source = read_chat_template(folder_, config)) {
+  if (text.chat_template.has_value()) {
     encoder_.emplace(tokenizer_,
-                     ChatTemplate::parse(std::move(*source), (folder_ / "chat_template.jinja").string()));
+                     ChatTemplate::parse(std::move(*text.chat_template), std::move(text.chat_template_name)));
   }
   if (fs::exists(folder_ / "manifest.json")) {
     const Manifest manifest = read_manifest(folder_);
@@ -169,6 +119,7 @@ Assistant::Assistant(Backend& backend, const fs::path& path, EngineOptions optio
 
 std::string Assistant::name() const {
   const fs::path absolute = fs::weakly_canonical(folder_);
+  if (!fs::is_directory(absolute)) return absolute.stem().string();
   return absolute.filename() == "model" ? absolute.parent_path().filename().string()
                                         : absolute.filename().string();
 }

@@ -1,4 +1,4 @@
-// A model folder opened for use: weights on a device, tokenizer, chat template, engine; and text in and
+// A model opened for use: weights on a device, tokenizer, chat template, engine; and text in and
 // out: stop strings, streaming that never splits a character. Called by chat, generate and evaluation.
 #pragma once
 
@@ -11,6 +11,7 @@
 
 #include "base/manifest.h"
 #include "engine/engine.h"
+#include "engine/model_text.h"
 #include "text/chat_encoding.h"
 
 namespace vertebra {
@@ -67,10 +68,11 @@ class TextStream {
 
 class Assistant {
  public:
-  // `path`: a model folder, or a run folder (its model/ is taken). Throws what the files deserve.
+  // `path`: a model folder, a GGUF file, or a run folder (its model/ is taken). Throws what the files
+  // deserve.
   Assistant(Backend& backend, const std::filesystem::path& path, EngineOptions options = {});
 
-  const std::filesystem::path& folder() const { return folder_; }
+  const std::filesystem::path& folder() const { return folder_; }  // or the file
   const Model& model() const { return *model_; }
   const Tokenizer& tokenizer() const { return tokenizer_; }
   bool has_chat_template() const { return encoder_.has_value(); }
@@ -93,6 +95,7 @@ class Assistant {
   std::vector<TextResult> generate_all(std::vector<std::vector<int32_t>> prompts, const TextOptions& options);
 
  private:
+  Assistant(Backend& backend, std::filesystem::path path, ModelText text, EngineOptions options);
   struct Pending;
   std::unique_ptr<Pending> submit(std::vector<int32_t> prompt, const TextOptions& options,
                                   const TextCallback& on_text);
@@ -113,8 +116,5 @@ class Assistant {
   DType compute_;
   std::unique_ptr<Engine> engine_;
 };
-
-// Where a model lies: the folder itself, or its model/ for a run folder.
-std::filesystem::path find_model_folder(const std::filesystem::path& path);
 
 }  // namespace vertebra

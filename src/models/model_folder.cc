@@ -1,10 +1,15 @@
 #include "models/model_folder.h"
 
+#include <unistd.h>
+
 #include <map>
 
 #include "base/error.h"
 #include "base/file.h"
+#include "base/progress.h"
+#include "models/gguf_model.h"
 #include "models/stored_tensors.h"
+#include "tensor/convert.h"
 
 namespace vertebra {
 namespace {
@@ -36,6 +41,62 @@ std::map<std::string, Tensor> tensors_by_declared_name(const fs::path& folder, c
   return out;
 }
 
+// Memory of the machine; 0 where the system does not tell.
+uint64_t physical_memory_bytes() {
+  const long pages = sysconf(_SC_PHYS_PAGES), size = sysconf(_SC_PAGE_SIZE);
+  return pages > 0 && size > 0 ? static_cast<uint64_t>(pages) * static_cast<uint64_t>(size) : 0;
+}
+
+bool keeps_blocks(const Tensor& tensor, const ParameterSpec& spec, WeightForm form) {
+  return form == WeightForm::kStored && is_block_quantized(tensor.dtype()) && spec.shape.rank() == 2;
+}
+
+void check_fits_memory(const Model& model, const std::map<std::string, Tensor>& tensors, WeightForm form,
+                       const std::string& source) {
+  uint64_t wanted = 0;
+  for (const ParameterSpec& spec : model.parameters()) {
+    const auto it = tensors.find(spec.name);
+    if (it == tensors.end()) continue;
+    wanted += keeps_blocks(it->second, spec, form) ? it->second.size_bytes()
+                                                   : TensorType{DType::kF32, spec.shape}.size_bytes();
+  }
+  const uint64_t memory = physical_memory_bytes();
+  require(memory == 0 || wanted <= memory, Code::kResourceExhausted,
+          "{}: its weights need {} of memory, this machine has {}: a smaller model or a smaller quantization "
+          "was wanted",
+          source, format_bytes(wanted), format_bytes(memory));
+}
+
+// The declared parameters out of the tensors at hand.
+std::vector<NamedTensor> take_parameters(const Model& model, std::map<std::string, Tensor> tensors,
+                                         WeightForm form, const std::string& source) {
+  std::vector<NamedTensor> out;
+  for (const ParameterSpec& spec : model.parameters()) {
+    const auto it = tensors.find(spec.name);
+    require(it != tensors.end(), "{}: the weights lack the tensor '{}' of shape {}", source, spec.name,
+            spec.shape.to_string());
+    require(it->second.shape() == spec.shape, "{}: tensor '{}' has shape {}, by config.json {} was wanted",
+            source, spec.name, it->second.shape().to_string(), spec.shape.to_string());
+    require(is_float(it->second.dtype()) || is_block_quantized(it->second.dtype()),
+            "{}: tensor '{}' has type {}, a floating-point type was wanted", source, spec.name,
+            dtype_name(it->second.dtype()));
+  }
+  check_fits_memory(model, tensors, form, source);
+  for (const ParameterSpec& spec : model.parameters()) {
+    const auto it = tensors.find(spec.name);
+    out.push_back(
+        {spec.name, keeps_blocks(it->second, spec, form) ? it->second : convert(it->second, DType::kF32)});
+    tensors.erase(it);
+  }
+  for (const auto& [name, tensor] : tensors) {
+    const bool copy_of_tied_head = name == "lm_head.weight" && model.head() != "lm_head.weight";
+    require(copy_of_tied_head || is_known_buffer(name),
+            "{}: the weights hold a tensor '{}' that a {} model has no use for", source, name,
+            json_get<std::string>(model.config(), "model_type", source));
+  }
+  return out;
+}
+
 }  // namespace
 
 LoadedModel read_model_folder(const fs::path& folder) {
@@ -45,24 +106,17 @@ LoadedModel read_model_folder(const fs::path& folder) {
           "'{}' holds no config.json: a model folder in Hugging Face layout was wanted", folder.string());
   LoadedModel out;
   out.model = make_model(read_json_file(folder / "config.json"), source);
-  std::map<std::string, Tensor> tensors = tensors_by_declared_name(folder, *out.model);
-  for (const ParameterSpec& spec : out.model->parameters()) {
-    const auto it = tensors.find(spec.name);
-    require(it != tensors.end(), "{}: the weights lack the tensor '{}' of shape {}", folder.string(),
-            spec.name, spec.shape.to_string());
-    require(it->second.shape() == spec.shape, "{}: tensor '{}' has shape {}, by config.json {} was wanted",
-            folder.string(), spec.name, it->second.shape().to_string(), spec.shape.to_string());
-    require(is_float(it->second.dtype()), "{}: tensor '{}' has type {}, a floating-point type was wanted",
-            folder.string(), spec.name, dtype_name(it->second.dtype()));
-    out.parameters.push_back({spec.name, it->second.to(DType::kF32)});
-    tensors.erase(it);
-  }
-  for (const auto& [name, tensor] : tensors) {
-    const bool copy_of_tied_head = name == "lm_head.weight" && out.model->head() != "lm_head.weight";
-    require(copy_of_tied_head || is_known_buffer(name),
-            "{}: the weights hold a tensor '{}' that a {} model has no use for", folder.string(), name,
-            json_get<std::string>(out.model->config(), "model_type", source));
-  }
+  out.parameters = take_parameters(*out.model, tensors_by_declared_name(folder, *out.model), WeightForm::kF32,
+                                   folder.string());
+  return out;
+}
+
+LoadedModel read_model(const fs::path& path, WeightForm form) {
+  if (!is_gguf_file(path)) return read_model_folder(path);
+  StoredModel stored = read_gguf_model(GgufFile(path));
+  LoadedModel out;
+  out.model = make_model(stored.config, path.string());
+  out.parameters = take_parameters(*out.model, std::move(stored.tensors), form, path.string());
   return out;
 }
 

@@ -1,6 +1,6 @@
-// A model on disk as a folder in Hugging Face layout: config.json and model.safetensors. Reads and checks
-// it against the architecture's declarations, and writes it. Tokenizer and chat template, which lie beside,
-// are the caller's.
+// A model on disk: a folder in Hugging Face layout (config.json and model.safetensors) or a GGUF file. Reads
+// and checks it against the architecture's declarations, and writes folders. Tokenizer and chat template,
+// which lie beside, are the caller's.
 #pragma once
 
 #include <filesystem>
@@ -13,10 +13,18 @@
 
 namespace vertebra {
 
+// What the weights become in memory: all f32; or matrices of blocks as they lie in the file (views of it),
+// the rest f32.
+enum class WeightForm { kF32, kStored };
+
 struct LoadedModel {
   std::unique_ptr<Model> model;
-  std::vector<NamedTensor> parameters;  // f32, in the order of the declarations
+  std::vector<NamedTensor> parameters;  // in the order of the declarations
 };
+
+// `path`: a folder (read_model_folder) or a GGUF file. Throws resource_exhausted for weights that are larger
+// than the machine's memory, before any is read.
+LoadedModel read_model(const std::filesystem::path& path, WeightForm form = WeightForm::kF32);
 
 // Throws not_found without a config.json or weights; invalid_argument / data_loss naming file and tensor for
 // a tensor that is missing, extra, of another shape or type. A tied head's own copy in the file is accepted.

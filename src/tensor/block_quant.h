@@ -101,4 +101,9 @@ constexpr uint8_t q3_k_scale(const uint8_t (&scales)[12], int j) {
 // rounded as GGUF's reference does: products in f32, sub-scale times scale first.
 void dequantize(DType dtype, const void* blocks, std::span<float> values);
 
+// The inverse: whole blocks of the values, whose count is a multiple of the block's elements. Scales are
+// searched for the least squared error, of large values more than of small ones in the types of few bits. Not
+// finite values count as 0. Not for kMXFP4.
+void quantize(DType dtype, std::span<const float> values, void* blocks);
+
 }  // namespace vertebra

@@ -162,8 +162,6 @@ TEST_F(Gguf, RefusesTensorsThatLie) {
             "cut off?");
   EXPECT_EQ(one(entry("a", {32}, 0, 16), 256),
             "'x.gguf': tensor 'a' begins at byte 16 of the data, a multiple of 32 was wanted");
-  EXPECT_EQ(one(entry("a", {32}, 0, ~uint64_t{31}), 256).substr(0, 44),
-            "'x.gguf': tensor 'a' has 128 bytes from byte ");
   EXPECT_EQ(
       one(entry("a", {33}, 8, 0), 256),
       "'x.gguf': tensor 'a' at byte 33: its rows have 33 elements, a multiple of 32 was wanted for Q8_0");
