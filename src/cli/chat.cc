@@ -82,7 +82,7 @@ class ChatCommand final : public Command {
     check_sampling(flags_.text.sampling);
     flags_.text.may_withhold = true;
     Backend& backend = open_backend(global);
-    Assistant assistant(backend, flags_.model, flags_.engine(backend));
+    Assistant assistant(backend, flags_.model, flags_.engine(backend), flags_.weight_form(backend));
     require(assistant.has_chat_template(), Code::kFailedPrecondition,
             "'{}' has no chat template, so it cannot chat; 'vertebra generate' continues plain text",
             flags_.model);

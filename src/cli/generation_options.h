@@ -17,6 +17,7 @@ struct GenerationFlags {
   TextOptions text;
   int64_t context = 0;
   std::optional<int64_t> draft_tokens;
+  bool dequantize = false;
 
   void add(CLI::App& app) {
     app.add_option("model", model, "A model folder, a GGUF file, or a run folder")->required();
@@ -46,6 +47,11 @@ struct GenerationFlags {
            "Tokens tried at once where the text repeats itself; the answer stays the same (default: 8 on "
            "the CPU, else 0)")
         ->check(CLI::Range(int64_t{0}, int64_t{64}));
+    app.add_flag("--dequantize", dequantize, "Turn block-quantized weights into f32 when they are loaded");
+  }
+
+  WeightForm weight_form(const Backend& backend) const {
+    return backend.host_memory() && !dequantize ? WeightForm::kStored : WeightForm::kF32;
   }
 
   // A device compiles one more step for every number of rows: there nothing is tried unless asked for.

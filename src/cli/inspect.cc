@@ -11,8 +11,11 @@
 #include "base/progress.h"
 #include "cli/command.h"
 #include "data/shards.h"
+#include "engine/model_text.h"
 #include "formats/checkpoint.h"
+#include "formats/gguf.h"
 #include "formats/safetensors.h"
+#include "models/gguf_model.h"
 #include "models/model_folder.h"
 #include "text/tokenizer.h"
 
@@ -25,7 +28,7 @@ struct Inspection {
   std::string kind;
   Json facts = Json::object();
   std::vector<std::string> damage;
-  Json tensors = Json::array();  // of safetensors files; printed with --tensors
+  Json tensors = Json::array();  // of safetensors and GGUF files; printed with --tensors
 
   void add_damage(const std::string& text) {
     if (std::find(damage.begin(), damage.end(), text) == damage.end()) damage.push_back(text);
@@ -92,6 +95,57 @@ void inspect_safetensors(const fs::path& path, Inspection& out) {
     out.facts["elements"] = elements;
     out.facts["dtypes"] = Json(dtypes);
     out.facts["metadata"] = Json(file.metadata());
+  });
+}
+
+void list_gguf_tensors(const GgufFile& file, Inspection& out) {
+  std::map<std::string, int64_t> dtypes;
+  std::map<std::string, uint64_t> bytes;
+  int64_t elements = 0;
+  for (const GgufEntry& entry : file.entries()) {
+    const std::string dtype(dtype_name(entry.type.dtype));
+    ++dtypes[dtype];
+    bytes[dtype] += entry.type.size_bytes();
+    elements += entry.type.shape.elements();
+    out.tensors.push_back({{"name", entry.name}, {"dtype", dtype}, {"shape", entry.type.shape.sizes()}});
+  }
+  out.facts["tensors"] = file.entries().size();
+  out.facts["elements"] = elements;
+  out.facts["dtypes"] = Json(dtypes);
+  out.facts["dtype_bytes"] = Json(bytes);
+}
+
+// Long arrays (vocabularies) by their length only.
+void list_gguf_metadata(const GgufMetadata& metadata, Inspection& out) {
+  Json listed = Json::object();
+  for (const auto& [key, value] : metadata.entries()) {
+    if (key == "tokenizer.chat_template") {
+      listed[key] = fmt::format("{} bytes", std::get<std::string>(value.value).size());
+    } else {
+      listed[key] = value.count() > 16 ? Json(fmt::format("{} values", value.count())) : value.to_json();
+    }
+  }
+  out.facts["metadata"] = listed;
+}
+
+void inspect_gguf(const fs::path& path, Inspection& out) {
+  out.kind = "GGUF file";
+  out.attempt([&] {
+    const GgufFile file(path);
+    out.facts["version"] = file.header().version;
+    list_gguf_tensors(file, out);
+    list_gguf_metadata(file.metadata(), out);
+    if (!file.metadata().contains("general.architecture")) return;
+    out.kind = "model in a GGUF file";
+    const StoredModel stored = read_gguf_model(file);
+    const auto model = make_model(stored.config, path.string());
+    check_parameters(*model, stored.tensors, path.string());
+    out.facts["model_type"] = stored.config["model_type"];
+    out.facts["parameters"] = count_parameters(model->parameters());
+    out.facts["context_length"] = model->shape().context_length;
+    if (file.metadata().contains("tokenizer.ggml.model")) {
+      out.facts["vocabulary"] = tokenizer_of(file.metadata()).vocab_size();
+    }
   });
 }
 
@@ -287,11 +341,11 @@ Inspection inspect_path(const fs::path& path) {
     inspect_shard_file(path, out);
   } else if (path.extension() == ".json") {
     inspect_json(path, out);
+  } else if (magic.starts_with("GGUF")) {
+    inspect_gguf(path, out);
   } else {
-    require(!magic.starts_with("GGUF"), Code::kUnimplemented,
-            "'{}' is a GGUF file, which this version cannot read", path.string());
     fail(Code::kInvalidArgument,
-         "'{}' is no file that is known here: .safetensors, a shard, tokenizer.json, config.json and "
+         "'{}' is no file that is known here: .safetensors, .gguf, a shard, tokenizer.json, config.json and "
          "manifest.json are",
          path.string());
   }
@@ -316,12 +370,13 @@ class InspectCommand final : public Command {
  public:
   const char* name() const override { return "inspect"; }
   const char* description() const override {
-    return "What a model, run, checkpoint, shard, manifest or safetensors file is, and whether it is whole";
+    return "What a model, run, checkpoint, shard, manifest, GGUF or safetensors file is, and whether it is "
+           "whole";
   }
 
   void add_options(CLI::App& app) override {
     app.add_option("path", path_, "A file or folder")->required();
-    app.add_flag("--tensors", tensors_, "List the tensors of a safetensors file");
+    app.add_flag("--tensors", tensors_, "List the tensors of a safetensors or GGUF file");
   }
 
   int run(const GlobalOptions& global) override {

@@ -76,12 +76,12 @@ std::string TextStream::release(bool at_end) {
   return out;
 }
 
-Assistant::Assistant(Backend& backend, const fs::path& path, EngineOptions options)
-    : Assistant(backend, find_model(path), read_model_text(find_model(path)), options) {}
+Assistant::Assistant(Backend& backend, const fs::path& path, EngineOptions options, WeightForm form)
+    : Assistant(backend, find_model(path), read_model_text(find_model(path)), options, form) {}
 
-Assistant::Assistant(Backend& backend, fs::path path, ModelText text, EngineOptions options)
+Assistant::Assistant(Backend& backend, fs::path path, ModelText text, EngineOptions options, WeightForm form)
     : folder_(std::move(path)), tokenizer_(std::move(text.tokenizer)), compute_(options.compute) {
-  LoadedModel loaded = read_model(folder_);
+  LoadedModel loaded = read_model(folder_, form);
   model_ = std::move(loaded.model);
   require(tokenizer_.vocab_size() <= model_->shape().vocabulary,
           "{}: the tokenizer has {} ids, the model only {}", folder_.string(), tokenizer_.vocab_size(),

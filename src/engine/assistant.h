@@ -12,6 +12,7 @@
 #include "base/manifest.h"
 #include "engine/engine.h"
 #include "engine/model_text.h"
+#include "models/model_folder.h"
 #include "text/chat_encoding.h"
 
 namespace vertebra {
@@ -70,7 +71,9 @@ class Assistant {
  public:
   // `path`: a model folder, a GGUF file, or a run folder (its model/ is taken). Throws what the files
   // deserve.
-  Assistant(Backend& backend, const std::filesystem::path& path, EngineOptions options = {});
+  // `form`: kStored where the backend multiplies blocks and no loss is measured with the parameters.
+  Assistant(Backend& backend, const std::filesystem::path& path, EngineOptions options = {},
+            WeightForm form = WeightForm::kF32);
 
   const std::filesystem::path& folder() const { return folder_; }  // or the file
   const Model& model() const { return *model_; }
@@ -95,7 +98,8 @@ class Assistant {
   std::vector<TextResult> generate_all(std::vector<std::vector<int32_t>> prompts, const TextOptions& options);
 
  private:
-  Assistant(Backend& backend, std::filesystem::path path, ModelText text, EngineOptions options);
+  Assistant(Backend& backend, std::filesystem::path path, ModelText text, EngineOptions options,
+            WeightForm form);
   struct Pending;
   std::unique_ptr<Pending> submit(std::vector<int32_t> prompt, const TextOptions& options,
                                   const TextCallback& on_text);

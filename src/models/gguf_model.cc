@@ -115,8 +115,8 @@ bool turns_rows(const GgufArchitecture& row, std::string_view stored) {
 Tensor turned_rows(const Tensor& tensor, int64_t heads, bool to_gguf, const std::string& name,
                    const std::string& source) {
   const int64_t rows = tensor.shape()[0];
-  require(heads > 0 && heads <= rows && rows % (2 * heads) == 0, "'{}': tensor '{}' has {} rows, which {} heads do not divide",
-          source, name, rows, heads);
+  require(heads > 0 && heads <= rows && rows % (2 * heads) == 0,
+          "'{}': tensor '{}' has {} rows, which {} heads do not divide", source, name, rows, heads);
   const int64_t half = rows / heads / 2;
   const size_t row_bytes = tensor.size_bytes() / static_cast<size_t>(rows);
   Tensor out(tensor.type());
@@ -236,6 +236,7 @@ Json gguf_config(const GgufFile& file) {
   config["vocab_size"] = embedding->type.shape[0];
   config["tie_word_embeddings"] = file.find("output.weight") == nullptr;
   if (config.contains("attention_bias")) config["attention_bias"] = file.find("blk.0.attn_q.bias") != nullptr;
+  if (config.contains("mlp_bias")) config["mlp_bias"] = file.find("blk.0.ffn_down.bias") != nullptr;
   if (const auto rotary = metadata.integer(at + "rope.dimension_count");
       rotary && *rotary > 0 && *rotary < config["head_dim"].get<int64_t>()) {
     config["partial_rotary_factor"] = static_cast<double>(*rotary) / config["head_dim"].get<double>();

@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <map>
+#include <set>
 
 #include "base/error.h"
 #include "base/file.h"
@@ -70,8 +71,25 @@ void check_fits_memory(const Model& model, const std::map<std::string, Tensor>& 
 // The declared parameters out of the tensors at hand.
 std::vector<NamedTensor> take_parameters(const Model& model, std::map<std::string, Tensor> tensors,
                                          WeightForm form, const std::string& source) {
+  check_parameters(model, tensors, source);
+  check_fits_memory(model, tensors, form, source);
   std::vector<NamedTensor> out;
   for (const ParameterSpec& spec : model.parameters()) {
+    const auto it = tensors.find(spec.name);
+    out.push_back(
+        {spec.name, keeps_blocks(it->second, spec, form) ? it->second : convert(it->second, DType::kF32)});
+    tensors.erase(it);
+  }
+  return out;
+}
+
+}  // namespace
+
+void check_parameters(const Model& model, const std::map<std::string, Tensor>& tensors,
+                      const std::string& source) {
+  std::set<std::string_view> declared;
+  for (const ParameterSpec& spec : model.parameters()) {
+    declared.insert(spec.name);
     const auto it = tensors.find(spec.name);
     require(it != tensors.end(), "{}: the weights lack the tensor '{}' of shape {}", source, spec.name,
             spec.shape.to_string());
@@ -81,23 +99,13 @@ std::vector<NamedTensor> take_parameters(const Model& model, std::map<std::strin
             "{}: tensor '{}' has type {}, a floating-point type was wanted", source, spec.name,
             dtype_name(it->second.dtype()));
   }
-  check_fits_memory(model, tensors, form, source);
-  for (const ParameterSpec& spec : model.parameters()) {
-    const auto it = tensors.find(spec.name);
-    out.push_back(
-        {spec.name, keeps_blocks(it->second, spec, form) ? it->second : convert(it->second, DType::kF32)});
-    tensors.erase(it);
-  }
   for (const auto& [name, tensor] : tensors) {
     const bool copy_of_tied_head = name == "lm_head.weight" && model.head() != "lm_head.weight";
-    require(copy_of_tied_head || is_known_buffer(name),
+    require(declared.contains(name) || copy_of_tied_head || is_known_buffer(name),
             "{}: the weights hold a tensor '{}' that a {} model has no use for", source, name,
             json_get<std::string>(model.config(), "model_type", source));
   }
-  return out;
 }
-
-}  // namespace
 
 LoadedModel read_model_folder(const fs::path& folder) {
   const std::string source = (folder / "config.json").string();

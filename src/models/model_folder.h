@@ -4,8 +4,10 @@
 #pragma once
 
 #include <filesystem>
+#include <map>
 #include <memory>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "formats/safetensors.h"
@@ -29,6 +31,10 @@ LoadedModel read_model(const std::filesystem::path& path, WeightForm form = Weig
 // Throws not_found without a config.json or weights; invalid_argument / data_loss naming file and tensor for
 // a tensor that is missing, extra, of another shape or type. A tied head's own copy in the file is accepted.
 LoadedModel read_model_folder(const std::filesystem::path& folder);
+
+// The tensors against the model's declarations; throws as read_model_folder does.
+void check_parameters(const Model& model, const std::map<std::string, Tensor>& tensors,
+                      const std::string& source);
 
 // Writes config.json, model.safetensors and generation_config.json into an existing folder, each file whole
 // or not at all. `stop_token`: written as eos_token_id.
