@@ -1,6 +1,7 @@
 #include "engine/gguf_text.h"
 
 #include "base/error.h"
+#include "text/byte_level.h"
 #include "text/gguf_vocabulary.h"
 #include "text/pretokenizer.h"
 
@@ -30,7 +31,8 @@ std::string find_pre(const Json& tokenizer, const std::string& source) {
     GgufVocabulary one;
     one.model = "gpt2";
     one.pre = pre;
-    one.tokens = {"a"};
+    for (int byte = 0; byte < 256; ++byte)
+      one.tokens.push_back(spell_bytes(std::string(1, static_cast<char>(byte))));
     const Json found = tokenizer_from_gguf(one, source).to_json();
     if (found["model"].value("ignore_merges", false) == ignores_merges &&
         pieces(found["pre_tokenizer"], source) == wanted)

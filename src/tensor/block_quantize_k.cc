@@ -97,7 +97,7 @@ struct SymmetricSuperBlock {
   SymmetricSuperBlock(const float* x, int half, int half_scale) {
     float scale[16], largest = 0;
     for (int p = 0; p < 16; ++p) {
-      const auto weights = squared_weights<16>(x + p * 16);
+      const auto weights = weights_of(x + p * 16, half);
       scale[p] =
           fit_scale<16>(x + p * 16, weights.data(), static_cast<float>(-half), static_cast<float>(half - 1));
       if (std::abs(scale[p]) > std::abs(largest)) largest = scale[p];
@@ -110,8 +110,12 @@ struct SymmetricSuperBlock {
   }
 
  private:
+  // Of eight codes too few would be left for the small values, were the large ones to weigh by their square.
+  static std::array<float, 16> weights_of(const float* x, int half) {
+    return half <= 4 ? linear_weights<16>(x) : squared_weights<16>(x);
+  }
   void choose(const float* x, int part, int half, int scale, int half_scale) {
-    const auto weights = squared_weights<16>(x);
+    const auto weights = weights_of(x, half);
     float best_error = INFINITY;
     for (int s = std::max(-half_scale, scale - 1); s <= std::min(half_scale - 1, scale + 1); ++s) {
       const float step = f16_to_float(d) * static_cast<float>(s), inverse = inverse_or_zero(step);
