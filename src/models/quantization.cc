@@ -64,8 +64,9 @@ DType quantized_type(const Quantization& wanted, std::string_view name, const Sh
     return DType::kF32;  // the router: small, and it decides
   DType out = wanted.dtype;
   const int layer = layer_of(name);
-  const bool is_k = block_size(wanted.dtype).elements == 256;
-  if (is_k && name == (has_head ? "output.weight" : "token_embd.weight")) out = DType::kQ6_K;
+  // The head errs most, as llama.cpp's files have it.
+  const bool is_small = is_block_quantized(wanted.dtype) && wanted.dtype != DType::kQ8_0;
+  if (is_small && name == (has_head ? "output.weight" : "token_embd.weight")) out = DType::kQ6_K;
   if (wanted.mixed && layer >= 0) {
     const bool sensitive = name.ends_with(".attn_v.weight") || name.ends_with(".ffn_down.weight");
     if (sensitive && gets_more_bits(layer, layers)) out = DType::kQ6_K;
