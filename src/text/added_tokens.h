@@ -11,6 +11,7 @@
 
 #include "base/function_ref.h"
 #include "text/normalizer.h"
+#include "text/token_matcher.h"
 
 namespace vertebra {
 
@@ -22,22 +23,6 @@ struct AddedToken {
   bool lstrip = false;       // takes the white space before it along
   bool rstrip = false;       // and after it
   bool normalized = true;    // is looked for in normalized text
-};
-
-// Finds the leftmost, then longest, of a set of byte strings.
-class TokenMatcher {
- public:
-  void add(std::string_view content, size_t index);
-  struct Match {
-    size_t begin, end, index;
-  };
-  std::optional<Match> find(std::string_view text, size_t from) const;
-
- private:
-  static constexpr size_t kNone = ~size_t{0};
-  std::vector<size_t> index_at_{kNone};  // by trie node; node 0 is the root
-  std::unordered_map<uint64_t, uint32_t> children_;
-  bool begins_[256] = {};
 };
 
 class AddedTokens {

@@ -1,19 +1,23 @@
 // A piece is looked up whole first (nine in ten are one token), then in a small cache, then merged:
-// by scanning an array when short, with a heap when long. See bpe_model.h.
+// by scanning an array when short, with a heap when long. SentencePiece text, which comes as one piece, is
+// cut into words first where no merge can reach across. See bpe_model.h.
 #include "text/bpe_model.h"
 
 #include <algorithm>
 #include <bit>
+#include <cmath>
 #include <cstring>
 
 #include "base/error.h"
 #include "text/byte_level.h"
+#include "text/unicode.h"
 
 namespace vertebra {
 namespace {
 
-constexpr size_t kKeyBytes = 15;      // longest piece that fits a PieceKey
-constexpr size_t kShortSymbols = 48;  // up to here rescanning an array beats a heap
+constexpr size_t kKeyBytes = 15;                // longest piece that fits a PieceKey
+constexpr size_t kShortSymbols = 48;            // up to here rescanning an array beats a heap
+constexpr size_t kMaxMerges = size_t{1} << 26;  // what a hostile vocabulary may make us build
 constexpr uint32_t kNoRank = ~uint32_t{0};
 constexpr size_t kCacheSlots = 8192;  // of one cache line each: half a MiB per encoding thread
 constexpr int kCachedIds = 11;
@@ -29,8 +33,7 @@ uint64_t mix(uint64_t x) {
 
 }  // namespace
 
-class BpeModel::Scratch {
- public:
+struct BpeModel::Buffers final : TokenModel::Scratch {
   struct CacheSlot {
     PieceKey key;
     int32_t count = 0;
@@ -38,67 +41,133 @@ class BpeModel::Scratch {
   };
   static_assert(sizeof(CacheSlot) == 64);
   std::vector<CacheSlot> cache = std::vector<CacheSlot>(kCacheSlots);
-  std::vector<int32_t> symbols, previous, next;
-  std::vector<uint32_t> rank;
-  std::vector<uint64_t> heap;
+  std::vector<int32_t> symbols;
+  struct {
+    std::vector<int32_t> previous, next, result;
+    std::vector<uint32_t> rank;
+    std::vector<uint64_t> heap;
+  } lists;
 };
 
-BpeModel::ScratchLease::ScratchLease(const BpeModel& model) : model_(model) {
-  {
-    const std::lock_guard lock(model.pool_mutex_);
-    if (!model.pool_.empty()) {
-      scratch_ = std::move(model.pool_.back());
-      model.pool_.pop_back();
-    }
-  }
-  if (scratch_ == nullptr) scratch_ = std::make_unique<Scratch>();
-}
-
-BpeModel::ScratchLease::~ScratchLease() {
-  const std::lock_guard lock(model_.pool_mutex_);
-  model_.pool_.push_back(std::move(scratch_));
-}
-
-BpeModel::~BpeModel() = default;
+std::unique_ptr<TokenModel::Scratch> BpeModel::make_scratch() const { return std::make_unique<Buffers>(); }
 
 BpeModel::BpeModel(std::vector<std::string> tokens, std::vector<Merge> merges, Options options,
                    const std::string& source)
-    : tokens_(std::move(tokens)), merges_(std::move(merges)), options_(std::move(options)) {
-  require(tokens_.size() <= kMaxVocabSize, "{}: a vocabulary of {} ids; at most {} are accepted", source,
-          tokens_.size(), kMaxVocabSize);
-  id_of_token_.reserve(tokens_.size());
+    : BpeModel(std::move(tokens), std::move(merges), {}, {}, std::move(options), source) {}
+
+BpeModel::BpeModel(std::vector<std::string> tokens, std::vector<Merge> merges, std::vector<uint32_t> ranks,
+                   std::vector<std::string> bare_characters, Options options, const std::string& source)
+    : TokenModel(std::move(tokens), source),
+      merges_(std::move(merges)),
+      ranks_(std::move(ranks)),
+      bare_characters_(std::move(bare_characters)),
+      options_(std::move(options)) {
   id_of_byte_.fill(-1);
-  for (size_t id = 0; id < tokens_.size(); ++id) {
-    if (tokens_[id].empty()) continue;
-    const auto [it, fresh] = id_of_token_.try_emplace(tokens_[id], static_cast<int32_t>(id));
-    require(fresh, "{}: token '{}' has two ids, {} and {}", source, tokens_[id], it->second, id);
-  }
-  for (int b = 0; b < 256; ++b) {
-    const char byte = static_cast<char>(b);
-    if (const auto id = token_id(spell_bytes({&byte, 1}))) id_of_byte_[b] = *id;
-  }
-  if (options_.unk_token) {
-    const auto id = token_id(*options_.unk_token);
-    require(id.has_value(), "{}: unk_token '{}' is not in the vocabulary", source, *options_.unk_token);
-    unk_id_ = *id;
-  }
+  if (options_.unk_token) unk_id_ = required_id(*options_.unk_token, "unk_token", source);
+  build_characters(source);
   build_pairs(source);
+  build_word_breaks();
   build_pieces();
 }
 
-std::optional<int32_t> BpeModel::token_id(std::string_view spelling) const {
-  const auto it = id_of_token_.find(spelling);
-  return it == id_of_token_.end() ? std::nullopt : std::optional(it->second);
+void BpeModel::build_characters(const std::string& source) {
+  if (options_.alphabet == Alphabet::kBytes || options_.byte_fallback) {
+    for (int b = 0; b < 256; ++b) {
+      const char byte = static_cast<char>(b);
+      const auto id = token_id(options_.alphabet == Alphabet::kBytes
+                                   ? spell_bytes({&byte, 1})
+                                   : byte_token_spelling(static_cast<unsigned char>(b)));
+      if (id) id_of_byte_[b] = *id;
+    }
+  }
+  for (size_t i = 0; i < bare_characters_.size(); ++i) {
+    id_of_bare_character_.emplace(bare_characters_[i], static_cast<int32_t>(tokens().size() + i));
+  }
+  for (const int32_t id : options_.user_defined) {
+    require(id >= 0 && static_cast<size_t>(id) < tokens().size() && !tokens()[id].empty(),
+            "{}: the user-defined token {} is not in the vocabulary", source, id);
+    user_defined_.add(tokens()[id], static_cast<size_t>(id));
+  }
 }
 
-int BpeModel::missing_bytes() const { return static_cast<int>(std::ranges::count(id_of_byte_, -1)); }
+int BpeModel::missing_bytes() const {
+  return unk_id_ >= 0 || options_.alphabet == Alphabet::kCharacters
+             ? 0
+             : static_cast<int>(std::ranges::count(id_of_byte_, -1));
+}
+
+std::unique_ptr<const BpeModel> BpeModel::from_scores(std::vector<std::string> tokens,
+                                                      const std::vector<float>& scores,
+                                                      const std::vector<uint8_t>& may_merge, Options options,
+                                                      const std::string& source) {
+  require(scores.size() == tokens.size() && may_merge.size() == tokens.size(),
+          "{}: {} scores for a vocabulary of {} tokens", source, scores.size(), tokens.size());
+  options.alphabet = Alphabet::kCharacters;
+  std::unordered_map<std::string_view, int32_t> ids;
+  ids.reserve(tokens.size());
+  std::vector<int32_t> by_score;
+  for (size_t id = 0; id < tokens.size(); ++id) {
+    require(!std::isnan(scores[id]), "{}: the score of token {} is not a number", source, id);
+    if (may_merge[id] == 0 || tokens[id].empty()) continue;
+    ids.emplace(tokens[id], static_cast<int32_t>(id));
+    by_score.push_back(static_cast<int32_t>(id));
+  }
+  std::ranges::sort(
+      by_score, [&](int32_t a, int32_t b) { return scores[a] != scores[b] ? scores[a] > scores[b] : a < b; });
+  // A character that is no token can still be half of one.
+  std::vector<std::string> bare;
+  std::unordered_map<std::string, int32_t> bare_ids;
+  const auto half = [&](std::string_view text) -> int32_t {
+    if (const auto it = ids.find(text); it != ids.end()) return it->second;
+    const Utf8Char c = decode_utf8(text.data(), text.data() + text.size());
+    if (static_cast<size_t>(c.length) != text.size()) return -1;
+    const auto [it, fresh] =
+        bare_ids.try_emplace(std::string(text), static_cast<int32_t>(tokens.size() + bare.size()));
+    if (fresh) bare.emplace_back(text);
+    return it->second;
+  };
+  std::vector<Merge> merges;
+  std::vector<uint32_t> ranks;
+  for (size_t i = 0; i < by_score.size(); ++i) {
+    const std::string_view text = tokens[by_score[i]];
+    const bool tie = i > 0 && scores[by_score[i]] == scores[by_score[i - 1]];
+    const uint32_t rank = ranks.empty() ? 0 : ranks.back() + (tie ? 0 : 1);
+    for (size_t at = 0; at < text.size();) {
+      at += decode_utf8(text.data() + at, text.data() + text.size()).length;
+      if (at >= text.size()) break;
+      const int32_t left = half(text.substr(0, at)), right = half(text.substr(at));
+      if (left < 0 || right < 0) continue;
+      require(merges.size() < kMaxMerges, "{}: the vocabulary has more than {} ways to merge", source,
+              kMaxMerges);
+      merges.push_back({left, right, by_score[i]});
+      ranks.push_back(rank);
+    }
+  }
+  return std::unique_ptr<const BpeModel>(new BpeModel(std::move(tokens), std::move(merges), std::move(ranks),
+                                                      std::move(bare), std::move(options), source));
+}
+
+void BpeModel::write(Json& model) const {
+  model["vocab"] = vocabulary_object();
+  Json& list = model["merges"] = Json::array();
+  const auto count = static_cast<int32_t>(tokens().size());
+  for (const Merge& merge : merges_) {
+    if (merge.left >= count || merge.right >= count) continue;  // of a character without a token
+    if (options_.merges_as_pairs) {
+      list.push_back(Json::array({tokens()[merge.left], tokens()[merge.right]}));
+    } else {
+      list.push_back(tokens()[merge.left] + " " + tokens()[merge.right]);
+    }
+  }
+}
 
 void BpeModel::build_pairs(const std::string& source) {
   const uint64_t size = std::bit_ceil(merges_.size() * 2 + 2);
   pairs_.assign(size, {});
   pair_mask_ = size - 1;
   const auto is_token = [&](int32_t id) {
-    return id >= 0 && static_cast<size_t>(id) < tokens_.size() && !tokens_[id].empty();
+    return id >= 0 && static_cast<size_t>(id) < tokens().size() + bare_characters_.size() &&
+           (static_cast<size_t>(id) >= tokens().size() || !tokens()[id].empty());
   };
   for (size_t rank = 0; rank < merges_.size(); ++rank) {
     const Merge& merge = merges_[rank];
@@ -108,7 +177,20 @@ void BpeModel::build_pairs(const std::string& source) {
     const uint64_t pair = pair_of(merge.left, merge.right);
     uint64_t at = mix(pair) & pair_mask_;
     while (pairs_[at].pair != ~uint64_t{0} && pairs_[at].pair != pair) at = (at + 1) & pair_mask_;
-    pairs_[at] = {pair, static_cast<uint32_t>(rank), merge.result};  // of two equal merges the last counts
+    // Of two equal merges the last counts.
+    pairs_[at] = {pair, ranks_.empty() ? static_cast<uint32_t>(rank) : ranks_[rank], merge.result};
+  }
+}
+
+void BpeModel::build_word_breaks() {
+  breaks_words_ = options_.alphabet == Alphabet::kCharacters && !options_.ignore_merges &&
+                  options_.continuing_prefix.empty() && options_.end_of_word_suffix.empty() &&
+                  token_id(kSpaceSymbol).has_value();
+  if (!breaks_words_) return;
+  for (const std::string& token : tokens()) {
+    for (size_t at = token.find(kSpaceSymbol, 1); at != token.npos; at = token.find(kSpaceSymbol, at + 1)) {
+      joins_space_.insert(token.substr(last_utf8_char(std::string_view(token).substr(0, at))));
+    }
   }
 }
 
@@ -152,17 +234,18 @@ void BpeModel::insert_piece(std::string_view bytes, int32_t id) {
 
 // Which tokens does their own text encode to? Usually all, but merges may never reach one.
 void BpeModel::build_pieces() {
-  piece_mask_ = std::bit_ceil(tokens_.size() * 2 + 2) - 1;
+  piece_mask_ = std::bit_ceil(tokens().size() * 2 + 2) - 1;
   pieces_.assign(piece_mask_ + 1, {});
-  Scratch scratch;
+  Buffers buffers;
   std::vector<int32_t> ids;
   std::vector<std::pair<std::string, int32_t>> long_tokens;
-  for (size_t id = 0; id < tokens_.size(); ++id) {
-    const auto bytes = unspell_bytes(tokens_[id]);
+  for (size_t id = 0; id < tokens().size(); ++id) {
+    const auto bytes =
+        options_.alphabet == Alphabet::kBytes ? unspell_bytes(tokens()[id]) : std::optional(tokens()[id]);
     if (!bytes || bytes->empty()) continue;
     if (!options_.ignore_merges) {
       ids.clear();
-      merge_piece(*bytes, scratch, ids);
+      merge_piece(*bytes, buffers, ids);
       if (ids.size() != 1 || ids[0] != static_cast<int32_t>(id)) continue;
     }
     if (bytes->size() <= kKeyBytes) {
@@ -180,6 +263,23 @@ void BpeModel::build_pieces() {
 
 void BpeModel::encode_piece(std::string_view piece, const char* buffer_end, Scratch& scratch,
                             std::vector<int32_t>& ids) const {
+  Buffers& buffers = static_cast<Buffers&>(scratch);
+  if (!breaks_words_) {
+    encode_word(piece, buffer_end, buffers, ids);
+    return;
+  }
+  size_t begin = 0;
+  for (size_t at = piece.find(kSpaceSymbol, 1); at < piece.size(); at = piece.find(kSpaceSymbol, at + 1)) {
+    const std::string_view before = piece.substr(0, at).substr(last_utf8_char(piece.substr(0, at)));
+    if (before == kSpaceSymbol || joins_space_.contains(std::string(before))) continue;
+    encode_word(piece.substr(begin, at - begin), buffer_end, buffers, ids);
+    begin = at;
+  }
+  encode_word(piece.substr(begin), buffer_end, buffers, ids);
+}
+
+void BpeModel::encode_word(std::string_view piece, const char* buffer_end, Buffers& buffers,
+                           std::vector<int32_t>& ids) const {
   if (piece.empty()) return;
   if (piece.size() > kKeyBytes) {
     if (!long_pieces_.empty()) {
@@ -189,7 +289,7 @@ void BpeModel::encode_piece(std::string_view piece, const char* buffer_end, Scra
         return;
       }
     }
-    merge_piece(piece, scratch, ids);
+    merge_piece(piece, buffers, ids);
     return;
   }
   const PieceKey key = piece_key(piece, buffer_end);
@@ -200,13 +300,13 @@ void BpeModel::encode_piece(std::string_view piece, const char* buffer_end, Scra
       return;
     }
   }
-  Scratch::CacheSlot& slot = scratch.cache[hash % kCacheSlots];
+  Buffers::CacheSlot& slot = buffers.cache[hash % kCacheSlots];
   if (slot.key == key) {
     ids.insert(ids.end(), slot.ids, slot.ids + slot.count);
     return;
   }
   const size_t first = ids.size();
-  merge_piece(piece, scratch, ids);
+  merge_piece(piece, buffers, ids);
   if (ids.size() - first <= kCachedIds) {
     slot.key = key;
     slot.count = static_cast<int32_t>(ids.size() - first);
@@ -216,6 +316,10 @@ void BpeModel::encode_piece(std::string_view piece, const char* buffer_end, Scra
 
 void BpeModel::initial_symbols(std::string_view piece, std::vector<int32_t>& symbols) const {
   symbols.clear();
+  if (options_.alphabet == Alphabet::kCharacters) {
+    initial_characters(piece, symbols);
+    return;
+  }
   bool after_unk = false;
   for (const char c : piece) {
     const int32_t id = id_of_byte_[static_cast<unsigned char>(c)];
@@ -229,7 +333,81 @@ void BpeModel::initial_symbols(std::string_view piece, std::vector<int32_t>& sym
   }
 }
 
-void BpeModel::merge_piece(std::string_view piece, Scratch& scratch, std::vector<int32_t>& ids) const {
+// The token of one character, or its bytes; false where there is neither.
+bool BpeModel::character_symbols(std::string_view character, std::vector<int32_t>& symbols) const {
+  if (const auto id = token_id(character)) {
+    symbols.push_back(*id);
+    return true;
+  }
+  if (const auto it = id_of_bare_character_.find(character); it != id_of_bare_character_.end()) {
+    symbols.push_back(it->second);
+    return true;
+  }
+  if (!options_.byte_fallback) return false;
+  for (const char c : character) {
+    if (id_of_byte_[static_cast<unsigned char>(c)] < 0) return false;
+  }
+  for (const char c : character) symbols.push_back(id_of_byte_[static_cast<unsigned char>(c)]);
+  return true;
+}
+
+void BpeModel::initial_characters(std::string_view piece, std::vector<int32_t>& symbols) const {
+  const bool affixes = !options_.continuing_prefix.empty() || !options_.end_of_word_suffix.empty();
+  bool after_unk = false;
+  std::string spelled;
+  for (size_t at = 0; at < piece.size();) {
+    if (const auto match = user_defined_.match_at(piece, at)) {
+      symbols.push_back(static_cast<int32_t>(match->index));
+      at = match->end;
+      after_unk = false;
+      continue;
+    }
+    const size_t length = decode_utf8(piece.data() + at, piece.data() + piece.size()).length;
+    std::string_view character = piece.substr(at, length);
+    if (affixes) {
+      spelled = at > 0 ? options_.continuing_prefix : std::string();
+      spelled += character;
+      if (at + length == piece.size()) spelled += options_.end_of_word_suffix;
+      character = spelled;
+    }
+    at += length;
+    if (character_symbols(character, symbols)) {
+      after_unk = false;
+    } else if (unk_id_ >= 0 && !(after_unk && options_.fuse_unk)) {
+      symbols.push_back(unk_id_);
+      after_unk = true;
+    }
+  }
+}
+
+void BpeModel::append_final(const int32_t* symbols, size_t count, std::vector<int32_t>& ids) const {
+  if (bare_characters_.empty()) {
+    ids.insert(ids.end(), symbols, symbols + count);
+    return;
+  }
+  bool after_unk = false;
+  for (size_t i = 0; i < count; ++i) {
+    const size_t bare = static_cast<size_t>(symbols[i]) - tokens().size();
+    if (symbols[i] < static_cast<int32_t>(tokens().size())) {
+      ids.push_back(symbols[i]);
+      after_unk = symbols[i] == unk_id_;
+      continue;
+    }
+    const std::string& character = bare_characters_[bare];
+    const bool bytes = options_.byte_fallback && std::ranges::all_of(character, [&](char c) {
+                         return id_of_byte_[static_cast<unsigned char>(c)] >= 0;
+                       });
+    if (bytes) {
+      for (const char c : character) ids.push_back(id_of_byte_[static_cast<unsigned char>(c)]);
+      after_unk = false;
+    } else if (unk_id_ >= 0 && !(after_unk && options_.fuse_unk)) {
+      ids.push_back(unk_id_);
+      after_unk = true;
+    }
+  }
+}
+
+void BpeModel::merge_piece(std::string_view piece, Buffers& scratch, std::vector<int32_t>& ids) const {
   std::vector<int32_t>& symbols = scratch.symbols;
   initial_symbols(piece, symbols);
   size_t n = symbols.size();
@@ -256,23 +434,25 @@ void BpeModel::merge_piece(std::string_view piece, Scratch& scratch, std::vector
     look_up(best);
     if (best > 0) look_up(best - 1);
   }
-  ids.insert(ids.end(), symbols.begin(), symbols.begin() + n);
+  append_final(symbols.data(), n, ids);
 }
 
 // A linked list over the symbols and a heap of (rank, position); an entry counts only while it still
 // is the rank of the pair at its position.
-void BpeModel::merge_long(std::vector<int32_t>& symbols, Scratch& scratch, std::vector<int32_t>& ids) const {
+void BpeModel::merge_long(std::vector<int32_t>& symbols, Buffers& buffers, std::vector<int32_t>& ids) const {
   const auto n = static_cast<int32_t>(symbols.size());
-  auto& [cache, unused, previous, next, rank, heap] = scratch;
+  auto& [previous, next, result, rank, heap] = buffers.lists;
   previous.resize(n);
   next.resize(n);
   rank.resize(n);
+  result.resize(n);
   heap.clear();
   for (int32_t i = 0; i < n; ++i) {
     previous[i] = i - 1;
     next[i] = i + 1 < n ? i + 1 : -1;
     const PairSlot* slot = i + 1 < n ? find_pair(symbols[i], symbols[i + 1]) : nullptr;
     rank[i] = slot == nullptr ? kNoRank : slot->rank;
+    result[i] = slot == nullptr ? 0 : slot->result;
     if (slot != nullptr) heap.push_back(uint64_t{slot->rank} << 32 | static_cast<uint32_t>(i));
   }
   const auto later = std::greater<uint64_t>();
@@ -280,6 +460,7 @@ void BpeModel::merge_long(std::vector<int32_t>& symbols, Scratch& scratch, std::
   const auto look_up = [&](int32_t i) {
     const PairSlot* slot = next[i] >= 0 ? find_pair(symbols[i], symbols[next[i]]) : nullptr;
     rank[i] = slot == nullptr ? kNoRank : slot->rank;
+    result[i] = slot == nullptr ? 0 : slot->result;
     if (slot == nullptr) return;
     heap.push_back(uint64_t{slot->rank} << 32 | static_cast<uint32_t>(i));
     std::push_heap(heap.begin(), heap.end(), later);
@@ -291,14 +472,16 @@ void BpeModel::merge_long(std::vector<int32_t>& symbols, Scratch& scratch, std::
     const auto at = static_cast<int32_t>(top & 0xFFFFFFFFu);
     if (rank[at] != static_cast<uint32_t>(top >> 32)) continue;
     const int32_t gone = next[at];
-    symbols[at] = merges_[rank[at]].result;
+    symbols[at] = result[at];
     next[at] = next[gone];
     if (next[at] >= 0) previous[next[at]] = at;
     rank[gone] = kNoRank;
     look_up(at);
     if (previous[at] >= 0) look_up(previous[at]);
   }
-  for (int32_t i = 0; i >= 0; i = next[i]) ids.push_back(symbols[i]);
+  size_t count = 0;
+  for (int32_t i = 0; i >= 0; i = next[i]) symbols[count++] = symbols[i];
+  append_final(symbols.data(), count, ids);
 }
 
 }  // namespace vertebra

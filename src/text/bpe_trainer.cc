@@ -293,8 +293,7 @@ Tokenizer train_bpe(FunctionRef<std::optional<std::string_view>()> next, const B
     token.normalized = false;
     added.push_back(std::move(token));
   }
-  return Tokenizer(
-      TokenizerParts::assemble(std::move(skeleton), std::move(model), std::move(added), false, source));
+  return Tokenizer(TokenizerParts::assemble(std::move(skeleton), std::move(model), std::move(added), source));
 }
 
 Tokenizer train_bpe_documents(const std::vector<std::string>& documents, const BpeTrainerOptions& options) {

@@ -7,8 +7,11 @@
 #include <functional>
 
 #include "base/error.h"
+#include "text/byte_level.h"
+#include "text/charsmap.h"
 #include "text/regex.h"
 #include "text/unicode.h"
+#include "text/unicode_reference.h"
 
 namespace vertebra {
 
@@ -33,23 +36,6 @@ bool is_ascii(std::string_view text) {
   return true;
 }
 
-// Calls valid(part) for maximal well-formed runs; broken bytes are copied to `out`.
-template <class OnValid>
-void for_valid_runs(std::string_view text, std::string& out, OnValid valid) {
-  const char* const end = text.data() + text.size();
-  const char* run = text.data();
-  for (const char* p = run; p < end;) {
-    const Utf8Char c = decode_utf8(p, end);
-    if (!c.valid) {
-      if (p > run) valid(std::string_view(run, p - run));
-      out += *p;
-      run = p + 1;
-    }
-    p += c.length;
-  }
-  if (end > run) valid(std::string_view(run, end - run));
-}
-
 bool below_nfc_unsafe(std::string_view text) {
   const char* const end = text.data() + text.size();
   for (const char* p = text.data(); p < end;) {
@@ -72,16 +58,32 @@ struct NormalForm final : Normalizer::Step {
     if (is_ascii(text) || (is_nfc && below_nfc_unsafe(text))) return std::string(text);
     std::string out;
     for_valid_runs(text, out, [&](std::string_view run) {
-      utf8proc_uint8_t* mapped = nullptr;
-      const auto length = utf8proc_map(reinterpret_cast<const utf8proc_uint8_t*>(run.data()),
-                                       static_cast<utf8proc_ssize_t>(run.size()), &mapped,
-                                       static_cast<utf8proc_option_t>(options | UTF8PROC_STABLE));
-      const std::unique_ptr<utf8proc_uint8_t, decltype(&std::free)> owner(mapped, &std::free);
-      require(length >= 0, Code::kResourceExhausted, "Unicode normalization of {} bytes failed: {}",
-              run.size(), length < 0 ? utf8proc_errmsg(length) : "");
-      out.append(reinterpret_cast<const char*>(mapped), static_cast<size_t>(length));
+      // Characters that the reference does not know stay, and nothing moves across them.
+      size_t from = 0;
+      for (size_t at = 0; at < run.size();) {
+        const Utf8Char c = decode_utf8(run.data() + at, run.data() + run.size());
+        if (unknown_to_reference(c.code_point, ReferenceGap::kNormalForms)) {
+          map_run(run.substr(from, at - from), out);
+          out.append(run, at, static_cast<size_t>(c.length));
+          from = at + static_cast<size_t>(c.length);
+        }
+        at += static_cast<size_t>(c.length);
+      }
+      map_run(run.substr(from), out);
     });
     return out;
+  }
+
+  void map_run(std::string_view run, std::string& out) const {
+    if (run.empty()) return;
+    utf8proc_uint8_t* mapped = nullptr;
+    const auto length = utf8proc_map(reinterpret_cast<const utf8proc_uint8_t*>(run.data()),
+                                     static_cast<utf8proc_ssize_t>(run.size()), &mapped,
+                                     static_cast<utf8proc_option_t>(options | UTF8PROC_STABLE));
+    const std::unique_ptr<utf8proc_uint8_t, decltype(&std::free)> owner(mapped, &std::free);
+    require(length >= 0, Code::kResourceExhausted, "Unicode normalization of {} bytes failed: {}", run.size(),
+            length < 0 ? utf8proc_errmsg(length) : "");
+    out.append(reinterpret_cast<const char*>(mapped), static_cast<size_t>(length));
   }
 };
 
@@ -105,19 +107,22 @@ struct CharMap : Normalizer::Step {
   }
 };
 
-struct Lowercase final : CharMap {
-  void map(std::string& out, char32_t c) const override {
-    if (c == 0x130) {  // the one character whose lower case is two
-      out += "i\xCC\x87";
-    } else {
-      append_utf8(out, static_cast<char32_t>(utf8proc_tolower(static_cast<utf8proc_int32_t>(c))));
-    }
+void append_lower(std::string& out, char32_t c) {
+  if (c == 0x130) {  // the one character whose lower case is two
+    out += "i\xCC\x87";
+  } else {
+    append_utf8(out, static_cast<char32_t>(utf8proc_tolower(static_cast<utf8proc_int32_t>(c))));
   }
+}
+
+struct Lowercase final : CharMap {
+  void map(std::string& out, char32_t c) const override { append_lower(out, c); }
 };
 
 struct StripAccents final : CharMap {
   void map(std::string& out, char32_t c) const override {
-    if (char_class(c) != CharClass::kMark) append_utf8(out, c);
+    if (char_class(c) != CharClass::kMark || unknown_to_reference(c, ReferenceGap::kMarks))
+      append_utf8(out, c);
   }
 };
 
@@ -169,6 +174,139 @@ struct Strip final : Normalizer::Step {
   }
 };
 
+bool is_control(char32_t c) {
+  switch (utf8proc_category(static_cast<utf8proc_int32_t>(c))) {
+    case UTF8PROC_CATEGORY_CC:
+    case UTF8PROC_CATEGORY_CO:
+      return true;
+    case UTF8PROC_CATEGORY_CF:
+      return !unknown_to_reference(c, ReferenceGap::kControl);
+    default:
+      return false;
+  }
+}
+
+// The blocks that BERT sets apart as words of one character each.
+bool is_chinese(char32_t c) {
+  return (c >= 0x4E00 && c <= 0x9FFF) || (c >= 0x3400 && c <= 0x4DBF) || (c >= 0x20000 && c <= 0x2A6DF) ||
+         (c >= 0x2A700 && c <= 0x2B73F) || (c >= 0x2B740 && c <= 0x2B81F) || (c >= 0x2B920 && c <= 0x2CEAF) ||
+         (c >= 0xF900 && c <= 0xFAFF) || (c >= 0x2F800 && c <= 0x2FA1F);
+}
+
+// Without control characters, every space a plain one.
+struct BertClean final : CharMap {
+  void map(std::string& out, char32_t c) const override {
+    if (c == '\t' || c == '\n' || c == '\r' || char_class(c) == CharClass::kSpace) {
+      out += ' ';
+    } else if (c != 0 && c != 0xFFFD && !is_control(c)) {
+      append_utf8(out, c);
+    }
+  }
+};
+
+struct BertChinese final : CharMap {
+  void map(std::string& out, char32_t c) const override {
+    const bool apart = is_chinese(c);
+    if (apart) out += ' ';
+    append_utf8(out, c);
+    if (apart) out += ' ';
+  }
+};
+
+// Drops non-spacing marks of decomposed text.
+struct DropMarks final : CharMap {
+  void map(std::string& out, char32_t c) const override {
+    if (utf8proc_category(static_cast<utf8proc_int32_t>(c)) != UTF8PROC_CATEGORY_MN ||
+        unknown_to_reference(c, ReferenceGap::kNonspacingMarks)) {
+      append_utf8(out, c);
+    }
+  }
+};
+
+// What Google's translation models did: control characters vanish, odd spaces are spaces.
+struct Nmt final : CharMap {
+  void map(std::string& out, char32_t c) const override {
+    if ((c >= 0x01 && c <= 0x08) || c == 0x0B || (c >= 0x0E && c <= 0x1F) || c == 0x7F || c == 0x8F ||
+        c == 0x9F) {
+      return;
+    }
+    const bool space = c == 0x09 || c == 0x0A || c == 0x0C || c == 0x0D || c == 0x1680 ||
+                       (c >= 0x200B && c <= 0x200F) || c == 0x2028 || c == 0x2029 || c == 0x2581 ||
+                       c == 0xFEFF || c == 0xFFFD;
+    append_utf8(out, space ? U' ' : c);
+  }
+};
+
+struct SpellBytes final : Normalizer::Step {
+  std::string apply(std::string_view text) const override { return spell_bytes(text); }
+};
+
+// The map as the readers of tokenizer.json use it, which is not how SentencePiece does: grapheme by
+// grapheme, and of the prefixes of a short one the shortest counts for all of it.
+struct Precompiled final : Normalizer::Step {
+  static constexpr size_t kShortGrapheme = 6;
+  Charsmap map;
+  Precompiled(std::string_view blob, const std::string& source) : map(blob, source) {}
+
+  void add_grapheme(std::string& out, std::string_view grapheme) const {
+    if (grapheme.size() < kShortGrapheme) {
+      if (const auto match = map.shortest(grapheme)) {
+        out += match->replacement;
+        return;
+      }
+    }
+    for (size_t at = 0; at < grapheme.size();) {
+      const auto length =
+          static_cast<size_t>(decode_utf8(grapheme.data() + at, grapheme.data() + grapheme.size()).length);
+      const std::string_view character = grapheme.substr(at, length);
+      const auto match = map.shortest(character);
+      out += match ? match->replacement : character;
+      at += length;
+    }
+  }
+
+  std::string apply(std::string_view text) const override {
+    std::string out;
+    for_valid_runs(text, out, [&](std::string_view run) {
+      const char* const end = run.data() + run.size();
+      utf8proc_int32_t state = 0;
+      size_t begin = 0;
+      char32_t previous = 0;
+      for (size_t at = 0; at < run.size();) {
+        const Utf8Char c = decode_utf8(run.data() + at, end);
+        if (at > 0 && utf8proc_grapheme_break_stateful(static_cast<utf8proc_int32_t>(previous),
+                                                       static_cast<utf8proc_int32_t>(c.code_point), &state)) {
+          add_grapheme(out, run.substr(begin, at - begin));
+          begin = at;
+        }
+        previous = c.code_point;
+        at += static_cast<size_t>(c.length);
+      }
+      add_grapheme(out, run.substr(begin));
+    });
+    return out;
+  }
+};
+
+struct SentencePiece final : Normalizer::Step {
+  SentencePieceNormalizer normalizer;
+  SentencePiece(const SentencePieceSpec& spec, const std::string& source) : normalizer(spec, source) {}
+  std::string apply(std::string_view text) const override { return normalizer.apply(text); }
+};
+
+void parse_bert(std::vector<std::shared_ptr<const Normalizer::Step>>& steps, const Json& section,
+                const std::string& source) {
+  const bool lower = json_get<bool>(section, "lowercase", source, true);
+  if (json_get<bool>(section, "clean_text", source, true)) steps.push_back(std::make_shared<BertClean>());
+  if (json_get<bool>(section, "handle_chinese_chars", source, true))
+    steps.push_back(std::make_shared<BertChinese>());
+  if (json_get<bool>(section, "strip_accents", source, lower)) {
+    steps.push_back(std::make_shared<NormalForm>(UTF8PROC_DECOMPOSE));
+    steps.push_back(std::make_shared<DropMarks>());
+  }
+  if (lower) steps.push_back(std::make_shared<Lowercase>());
+}
+
 std::shared_ptr<const Normalizer::Step> parse_replace(const Json& section, const std::string& source) {
   auto step = std::make_shared<Replace>();
   const Json pattern = json_get<Json>(section, "pattern", source);
@@ -204,9 +342,15 @@ std::shared_ptr<const Normalizer::Step> parse_step(const std::string& type, cons
     step->right = json_get<bool>(section, "strip_right", source);
     return step;
   }
+  if (type == "Nmt") return std::make_shared<Nmt>();
+  if (type == "ByteLevel") return std::make_shared<SpellBytes>();
+  if (type == "Precompiled") {
+    const auto text = json_get<std::string>(section, "precompiled_charsmap", source);
+    return std::make_shared<Precompiled>(decode_base64(text, source + ": precompiled_charsmap"), source);
+  }
   fail(Code::kUnimplemented,
        "{}: normalizer type '{}' is not supported; NFC, NFD, NFKC, NFKD, Lowercase, StripAccents, Replace, "
-       "Prepend, Strip and Sequence are",
+       "Prepend, Strip, Precompiled, BertNormalizer, Nmt, ByteLevel and Sequence are",
        source, type);
 }
 
@@ -215,6 +359,7 @@ void parse_into(std::vector<std::shared_ptr<const Normalizer::Step>>& steps, con
   require(depth <= kMaxDepth && steps.size() < kMaxSteps, "{}: normalizers nested too deep or too many",
           source);
   const auto type = json_get<std::string>(section, "type", source);
+  if (type == "BertNormalizer") return parse_bert(steps, section, source);
   if (type != "Sequence") {
     steps.push_back(parse_step(type, section, source));
     return;
@@ -229,6 +374,12 @@ void parse_into(std::vector<std::shared_ptr<const Normalizer::Step>>& steps, con
 Normalizer Normalizer::from_json(const Json& section, std::string_view source) {
   Normalizer normalizer;
   if (!section.is_null()) parse_into(normalizer.steps_, section, std::string(source) + ": normalizer", 0);
+  return normalizer;
+}
+
+Normalizer Normalizer::sentencepiece(const SentencePieceSpec& spec, const std::string& source) {
+  Normalizer normalizer;
+  normalizer.steps_.push_back(std::make_shared<SentencePiece>(spec, source));
   return normalizer;
 }
 

@@ -1,10 +1,12 @@
 // Steps run one after the other, each over the pieces of the one before; see pretokenizer.h.
 #include "text/pretokenizer.h"
 
-#include <deque>
+#include <utf8proc.h>
 
 #include "base/error.h"
+#include "text/byte_level.h"
 #include "text/unicode.h"
+#include "text/unicode_reference.h"
 
 namespace vertebra {
 namespace {
@@ -12,10 +14,18 @@ namespace {
 constexpr int kMaxDepth = 16;
 constexpr size_t kMaxSteps = 64;
 
-bool is_number_at(const char* p, const char* end, int* length) {
-  const Utf8Char c = decode_utf8(p, end);
-  *length = c.length;
-  return c.valid && char_class(c.code_point) == CharClass::kNumber;
+constexpr size_t kMaxReplacementBytes = 64;
+
+bool is_number(char32_t c) { return char_class(c) == CharClass::kNumber; }
+bool is_space(char32_t c) { return char_class(c) == CharClass::kSpace; }
+
+bool is_punctuation(char32_t c) {
+  if (c < 0x80)
+    return (c >= 0x21 && c <= 0x2F) || (c >= 0x3A && c <= 0x40) || (c >= 0x5B && c <= 0x60) ||
+           (c >= 0x7B && c <= 0x7E);
+  const utf8proc_category_t category = utf8proc_category(static_cast<utf8proc_int32_t>(c));
+  return category >= UTF8PROC_CATEGORY_PC && category <= UTF8PROC_CATEGORY_PO &&
+         !unknown_to_reference(c, ReferenceGap::kPunctuation);
 }
 
 Json byte_level_section(bool use_regex) {
@@ -51,17 +61,17 @@ Json Pretokenizer::section_for_pattern(const std::string& pattern) {
 Pretokenizer Pretokenizer::from_json(const Json& section, std::string_view source) {
   Pretokenizer result;
   const std::string where = std::string(source) + ": pre_tokenizer";
-  require(!section.is_null(), Code::kUnimplemented,
-          "{} is null; only byte-level tokenizers (a ByteLevel pre-tokenizer) are supported", where);
+  if (section.is_null()) return result;
   result.parse_into(section, where, 0);
-  require(!result.steps_.empty() && result.steps_.back().kind == Step::Kind::kByteLevel, Code::kUnimplemented,
-          "{} does not end in ByteLevel; only byte-level tokenizers are supported", where);
-  for (size_t i = 0; i + 1 < result.steps_.size(); ++i) {
-    require(result.steps_[i].kind != Step::Kind::kByteLevel, Code::kUnimplemented,
-            "{} has ByteLevel before its last step, which is not supported", where);
-  }
   result.choose_scanner();
   return result;
+}
+
+bool Pretokenizer::byte_level() const {
+  for (size_t i = 0; i < steps_.size(); ++i) {
+    if ((steps_[i].kind == Step::Kind::kByteLevel) != (i + 1 == steps_.size())) return false;
+  }
+  return !steps_.empty();
 }
 
 Pretokenizer::Step Pretokenizer::parse_split(const Json& section, const std::string& source) {
@@ -76,25 +86,52 @@ Pretokenizer::Step Pretokenizer::parse_split(const Json& section, const std::str
     require(!step.literal.empty(), "{}: Split has an empty pattern", source);
   }
   step.invert = json_get<bool>(section, "invert", source, false);
-  const auto behavior = json_get<std::string>(section, "behavior", source);
-  if (behavior == "Isolated") {
-    step.behavior = Behavior::kIsolated;
-  } else if (behavior == "Removed") {
-    step.behavior = Behavior::kRemoved;
-  } else if (behavior == "MergedWithPrevious") {
-    step.behavior = Behavior::kMergedWithPrevious;
-  } else if (behavior == "MergedWithNext") {
-    step.behavior = Behavior::kMergedWithNext;
-  } else if (behavior == "Contiguous") {
-    step.behavior = Behavior::kContiguous;
-  } else {
-    fail(Code::kInvalidArgument,
-         "{}: Split behavior '{}' is unknown; Isolated, Removed, MergedWithPrevious, MergedWithNext or "
-         "Contiguous "
-         "was wanted",
-         source, behavior);
-  }
+  step.behavior = parse_behavior(section, source, "");
   return step;
+}
+
+// `fallback`: where the section may leave it out.
+Pretokenizer::Behavior Pretokenizer::parse_behavior(const Json& section, const std::string& source,
+                                                    const std::string& fallback) {
+  const auto behavior = fallback.empty() ? json_get<std::string>(section, "behavior", source)
+                                         : json_get<std::string>(section, "behavior", source, fallback);
+  if (behavior == "Isolated") return Behavior::kIsolated;
+  if (behavior == "Removed") return Behavior::kRemoved;
+  if (behavior == "MergedWithPrevious") return Behavior::kMergedWithPrevious;
+  if (behavior == "MergedWithNext") return Behavior::kMergedWithNext;
+  if (behavior == "Contiguous") return Behavior::kContiguous;
+  fail(
+      Code::kInvalidArgument,
+      "{}: behavior '{}' is unknown; Isolated, Removed, MergedWithPrevious, MergedWithNext or Contiguous was "
+      "wanted",
+      source, behavior);
+}
+
+void Pretokenizer::add_characters(bool (*is_match)(char32_t), Behavior behavior) {
+  Step step;
+  step.kind = Step::Kind::kCharacters;
+  step.is_match = is_match;
+  step.behavior = behavior;
+  steps_.push_back(std::move(step));
+}
+
+void Pretokenizer::parse_metaspace(const Json& section, const std::string& source) {
+  Step step;
+  step.kind = Step::Kind::kMetaspace;
+  step.behavior = Behavior::kMergedWithNext;
+  step.literal = json_get<std::string>(section, "replacement", source);
+  require(!step.literal.empty() && step.literal.size() <= kMaxReplacementBytes,
+          "{}: the replacement of Metaspace has {} bytes; 1 to {} were wanted", source, step.literal.size(),
+          kMaxReplacementBytes);
+  step.split = json_get<bool>(section, "split", source, true);
+  const bool legacy = json_get<bool>(section, "add_prefix_space", source, true);
+  const auto scheme = json_get<std::string>(section, "prepend_scheme", source, legacy ? "always" : "never");
+  require(scheme == "always" || scheme == "first" || scheme == "never",
+          "{}: prepend_scheme '{}' is unknown; always, first or never was wanted", source, scheme);
+  step.prepend = scheme == "always"  ? Step::Prepend::kAlways
+                 : scheme == "first" ? Step::Prepend::kFirst
+                                     : Step::Prepend::kNever;
+  steps_.push_back(std::move(step));
 }
 
 void Pretokenizer::parse_into(const Json& section, const std::string& source, int depth) {
@@ -108,10 +145,35 @@ void Pretokenizer::parse_into(const Json& section, const std::string& source, in
   } else if (type == "Split") {
     steps_.push_back(parse_split(section, source));
   } else if (type == "Digits") {
+    const bool individual = json_get<bool>(section, "individual_digits", source);
+    add_characters(is_number, individual ? Behavior::kIsolated : Behavior::kContiguous);
+    steps_.back().individual_digits = individual;
+  } else if (type == "Metaspace") {
+    parse_metaspace(section, source);
+  } else if (type == "Whitespace") {
     Step step;
-    step.kind = Step::Kind::kDigits;
-    step.individual_digits = json_get<bool>(section, "individual_digits", source);
-    step.behavior = step.individual_digits ? Behavior::kIsolated : Behavior::kContiguous;
+    step.kind = Step::Kind::kWords;
+    step.behavior = Behavior::kRemoved;
+    steps_.push_back(std::move(step));
+  } else if (type == "WhitespaceSplit") {
+    add_characters(is_space, Behavior::kRemoved);
+  } else if (type == "BertPreTokenizer") {
+    add_characters(is_space, Behavior::kRemoved);
+    add_characters(is_punctuation, Behavior::kIsolated);
+  } else if (type == "Punctuation") {
+    add_characters(is_punctuation, parse_behavior(section, source, "Isolated"));
+  } else if (type == "CharDelimiterSplit") {
+    Step step;
+    step.behavior = Behavior::kRemoved;
+    step.literal = json_get<std::string>(section, "delimiter", source);
+    require(!step.literal.empty(), "{}: the delimiter of CharDelimiterSplit is empty", source);
+    steps_.push_back(std::move(step));
+  } else if (type == "FixedLength") {
+    Step step;
+    step.kind = Step::Kind::kFixedLength;
+    const auto length = json_get<int64_t>(section, "length", source);
+    require(length > 0, "{}: the length of FixedLength is {}; 1 or more was wanted", source, length);
+    step.length = static_cast<size_t>(length);
     steps_.push_back(std::move(step));
   } else if (type == "ByteLevel") {
     Step step;
@@ -120,19 +182,22 @@ void Pretokenizer::parse_into(const Json& section, const std::string& source, in
     if (json_get<bool>(section, "use_regex", source, true)) step.scan = ScannerKind::kGpt2;
     steps_.push_back(std::move(step));
   } else {
-    fail(Code::kUnimplemented, "{}: type '{}' is not supported; ByteLevel, Split, Digits and Sequence are",
+    fail(Code::kUnimplemented,
+         "{}: type '{}' is not supported; ByteLevel, Split, Digits, Metaspace, Whitespace, WhitespaceSplit, "
+         "BertPreTokenizer, Punctuation, CharDelimiterSplit, FixedLength and Sequence are",
          source, type);
   }
 }
 
 void Pretokenizer::choose_scanner() {
+  if (!byte_level()) return;
   const Step& last = steps_.back();
   if (last.add_prefix_space) return;
   if (steps_.size() == 1) {
     only_scanner_ = last.scan;
   } else if (steps_.size() == 2) {
     const Step& first = steps_.front();
-    if (first.kind == Step::Kind::kDigits && first.individual_digits && last.scan == ScannerKind::kGpt2) {
+    if (first.individual_digits && last.scan == ScannerKind::kGpt2) {
       only_scanner_ = ScannerKind::kSmolLm;
     } else if (first.kind == Step::Kind::kPattern && !last.scan && first.behavior == Behavior::kIsolated) {
       only_scanner_ = first.scan;  // inverting changes which spans are matches, not where they end
@@ -149,12 +214,35 @@ void Pretokenizer::find_spans(const Step& step, std::string_view text, std::vect
   };
   const char* const begin = text.data();
   const char* const end = begin + text.size();
-  if (step.kind == Step::Kind::kDigits) {
+  if (step.kind == Step::Kind::kCharacters) {
     for (const char* p = begin; p < end;) {
-      int length = 0;
-      if (is_number_at(p, end, &length)) found(p - begin, p - begin + length);
-      p += length;
+      const Utf8Char c = decode_utf8(p, end);
+      if (c.valid && step.is_match(c.code_point)) found(p - begin, p - begin + c.length);
+      p += c.length;
     }
+  } else if (step.kind == Step::Kind::kWords) {
+    // Words and runs of what is neither word nor space stay; found() reports the spaces between them, and
+    // where a word meets such a run an empty one.
+    int previous = -1;
+    for (const char* p = begin; p < end;) {
+      const Utf8Char c = decode_utf8(p, end);
+      const int kind = !c.valid ? 2 : is_word_char(c.code_point) ? 1 : is_space(c.code_point) ? 0 : 2;
+      const size_t at = static_cast<size_t>(p - begin);
+      if (kind == 0) {
+        found(at, at + static_cast<size_t>(c.length));
+      } else if (previous > 0 && kind != previous) {
+        found(at, at);
+      }
+      previous = kind;
+      p += c.length;
+    }
+  } else if (step.kind == Step::Kind::kFixedLength) {
+    size_t count = 0;
+    for (const char* p = begin; p < end; p += decode_utf8(p, end).length) {
+      if (count++ % step.length == 0 && p > begin) found(from, static_cast<size_t>(p - begin));
+    }
+  } else if (step.kind == Step::Kind::kMetaspace && !step.split) {
+    // One piece.
   } else if (step.scan) {
     const ScanFunction scan = scanner(*step.scan);
     for (const char* p = begin; p < end;) {
@@ -196,19 +284,47 @@ void Pretokenizer::apply_behavior(Behavior behavior, std::vector<Span>& spans) {
   spans = std::move(out);
 }
 
-void Pretokenizer::split(std::string_view text, FunctionRef<void(std::string_view)> piece) const {
-  std::deque<std::string> prefixed;  // owns pieces that got a space put before them
+// `part` as the step wants to see it: with a space before it, its spaces replaced. `owned` keeps what is new.
+std::string_view Pretokenizer::rewrite(const Step& step, std::string_view part, bool first,
+                                       std::deque<std::string>& owned) const {
+  if (part.empty()) return part;
+  if (step.add_prefix_space && !part.starts_with(' ')) return owned.emplace_back(1, ' ').append(part);
+  if (step.kind != Step::Kind::kMetaspace) return part;
+  std::string& out = owned.emplace_back();
+  for (const char c : part) {
+    if (c == ' ') {
+      out += step.literal;
+    } else {
+      out += c;
+    }
+  }
+  const bool prepend =
+      step.prepend == Step::Prepend::kAlways || (step.prepend == Step::Prepend::kFirst && first);
+  if (prepend && !out.starts_with(step.literal)) out.insert(0, step.literal);
+  return out;
+}
+
+void Pretokenizer::split(std::string_view text, FunctionRef<void(std::string_view)> piece,
+                         bool at_start) const {
+  if (steps_.empty()) {
+    if (!text.empty()) piece(text);
+    return;
+  }
+  std::deque<std::string> owned;  // pieces that are not parts of the text
   std::vector<std::string_view> pieces{text}, next;
   std::vector<Span> spans;
   for (const Step& step : steps_) {
     next.clear();
-    for (std::string_view part : pieces) {
-      if (step.add_prefix_space && !part.empty() && !part.starts_with(' '))
-        part = prefixed.emplace_back(1, ' ').append(part);
+    for (size_t i = 0; i < pieces.size(); ++i) {
+      const std::string_view part = rewrite(step, pieces[i], at_start && i == 0, owned);
       spans.clear();
       find_spans(step, part, spans);
       apply_behavior(step.behavior, spans);
-      for (const Span& span : spans) next.push_back(part.substr(span.begin, span.end - span.begin));
+      for (const Span& span : spans) {
+        std::string_view cut = part.substr(span.begin, span.end - span.begin);
+        if (spells_bytes_ && step.kind == Step::Kind::kByteLevel) cut = owned.emplace_back(spell_bytes(cut));
+        next.push_back(cut);
+      }
     }
     pieces.swap(next);
   }

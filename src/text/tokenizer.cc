@@ -4,6 +4,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/sha256.h"
+#include "text/sentencepiece_file.h"
 #include "text/tokenizer_parts.h"
 #include "text/unicode.h"
 
@@ -13,22 +14,53 @@ namespace {
 // Longest text of one encode call: positions inside it are 32-bit.
 constexpr size_t kMaxTextBytes = (size_t{1} << 31) - 64;
 
-void encode_ordinary(const TokenizerParts& parts, std::string_view text, BpeModel::Scratch& scratch,
-                     std::vector<int32_t>& ids) {
-  const BpeModel& model = *parts.model;
-  if (const auto kind = parts.pretokenizer.only_scanner()) {
+// `at_start`: the text is the beginning of what is encoded.
+void encode_ordinary(const TokenizerParts& parts, std::string_view text, bool at_start,
+                     TokenModel::Scratch& scratch, std::vector<int32_t>& ids) {
+  const BpeModel* const byte_level = parts.byte_level;
+  if (const auto kind = parts.pretokenizer.only_scanner(); kind && byte_level != nullptr) {
     const ScanFunction scan = scanner(*kind);
     const char* const end = text.data() + text.size();
     for (const char* p = text.data(); p < end;) {
       const char* next = scan(p, end);
-      model.encode_piece({p, static_cast<size_t>(next - p)}, end, scratch, ids);
+      byte_level->encode_piece({p, static_cast<size_t>(next - p)}, end, scratch, ids);
       p = next;
     }
     return;
   }
-  parts.pretokenizer.split(text, [&](std::string_view piece) {
-    model.encode_piece(piece, piece.data() + piece.size(), scratch, ids);
-  });
+  const TokenModel& model = *parts.model;
+  parts.pretokenizer.split(
+      text,
+      [&](std::string_view piece) { model.encode_piece(piece, piece.data() + piece.size(), scratch, ids); },
+      at_start);
+}
+
+// Where decoding stands: what the tokens so far leave to do.
+struct DecodeState {
+  bool first = true;
+  bool space_due = false;
+  int strips_left = 0;
+
+  explicit DecodeState(const TokenizerParts& parts) : strips_left(parts.decoder.strip().count) {}
+};
+
+void append_decoded(const Tokenizer& tokenizer, int32_t id, DecodeState& state, std::string& out) {
+  const TokenizerParts& parts = tokenizer.parts();
+  std::string_view bytes = tokenizer.token_bytes(id);
+  if (state.first && !parts.first_bytes.empty()) bytes = parts.first_bytes[static_cast<size_t>(id)];
+  state.first = false;
+  if (state.space_due) out += ' ';
+  state.space_due = !parts.space_after.empty() && parts.space_after[static_cast<size_t>(id)] != 0;
+  const std::string& content = parts.decoder.strip().content;
+  while (state.strips_left > 0 && !bytes.empty()) {
+    if (bytes.starts_with(content)) {
+      bytes.remove_prefix(content.size());
+      --state.strips_left;
+    } else {
+      state.strips_left = 0;
+    }
+  }
+  out += bytes;
 }
 
 std::string file_text(const Tokenizer& tokenizer) {
@@ -38,8 +70,29 @@ std::string file_text(const Tokenizer& tokenizer) {
 }  // namespace
 
 Tokenizer Tokenizer::load(const std::filesystem::path& path) {
-  const auto file = std::filesystem::is_directory(path) ? path / "tokenizer.json" : path;
-  return from_text(read_file(file), file.string());
+  const bool is_folder = std::filesystem::is_directory(path);
+  const std::filesystem::path folder = is_folder ? path : path.parent_path();
+  std::filesystem::path file = path;
+  if (is_folder) {
+    file = path / "tokenizer.json";
+    if (!std::filesystem::exists(file) && std::filesystem::exists(path / "tokenizer.model"))
+      file = path / "tokenizer.model";
+  }
+  const std::string bytes = read_file(file);
+  const auto configuration = folder / "tokenizer_config.json";
+  const Json config = std::filesystem::exists(configuration) ? read_json_file(configuration) : Json();
+  const size_t first = bytes.find_first_not_of(" \t\r\n");
+  if (first == bytes.npos || bytes[first] == '{') {
+    Json json = parse_tokenizer_json(bytes, file.string());
+    if (config.is_object() && json.is_object()) {
+      if (!json.contains("added_tokens") || json["added_tokens"].is_null())
+        json["added_tokens"] = Json::array();
+      if (json["added_tokens"].is_array())
+        add_configured_tokens(config, json["added_tokens"], configuration.string());
+    }
+    return from_json(json, file.string());
+  }
+  return tokenizer_from_sentencepiece(bytes, config, file.string());
 }
 
 Tokenizer Tokenizer::from_text(std::string_view json_text, std::string_view source) {
@@ -63,16 +116,18 @@ std::vector<int32_t> Tokenizer::encode(std::string_view text, bool add_special_t
   require(text.size() <= kMaxTextBytes, "a text of {} bytes is too long to encode at once; at most {}",
           text.size(), kMaxTextBytes);
   const TokenizerParts& parts = *parts_;
-  const BpeModel::ScratchLease scratch(*parts.model);
+  const TokenModel::ScratchLease scratch(*parts.model);
   std::vector<int32_t> ids;
   ids.reserve(text.size() / 3 + 8);
   if (add_special_tokens) ids = parts.post_processor.prefix;
+  bool at_start = true;
   const auto in_normalized = [&](const AddedToken* token, std::string_view part) {
     if (token != nullptr) {
       ids.push_back(token->id);
     } else {
-      encode_ordinary(parts, part, *scratch, ids);
+      encode_ordinary(parts, part, at_start, *scratch, ids);
     }
+    at_start = false;
   };
   parts.added.split(text, false, parse_special, [&](const AddedToken* token, std::string_view part) {
     if (token != nullptr) {
@@ -82,6 +137,7 @@ std::vector<int32_t> Tokenizer::encode(std::string_view text, bool add_special_t
     } else {
       parts.added.split(parts.normalizer.apply(part), true, parse_special, in_normalized);
     }
+    at_start = false;
   });
   if (add_special_tokens) {
     ids.insert(ids.end(), parts.post_processor.suffix.begin(), parts.post_processor.suffix.end());
@@ -91,9 +147,10 @@ std::vector<int32_t> Tokenizer::encode(std::string_view text, bool add_special_t
 
 std::string Tokenizer::decode(std::span<const int32_t> ids, bool skip_special) const {
   std::string out;
+  DecodeState state(*parts_);
   for (const int32_t id : ids) {
-    const std::string_view bytes = token_bytes(id);
-    if (!(skip_special && is_special(id))) out += bytes;
+    if (skip_special && is_special(id)) continue;
+    append_decoded(*this, id, state, out);
   }
   return out;
 }
@@ -135,10 +192,35 @@ bool Tokenizer::is_special(int32_t id) const {
 }
 const std::vector<AddedToken>& Tokenizer::added_tokens() const { return parts_->added.tokens(); }
 
+struct StreamDecoder::State : DecodeState {
+  using DecodeState::DecodeState;
+};
+
+StreamDecoder::StreamDecoder(Tokenizer tokenizer, bool skip_special)
+    : tokenizer_(std::move(tokenizer)),
+      skip_special_(skip_special),
+      state_(std::make_unique<State>(tokenizer_.parts())) {}
+
+StreamDecoder::StreamDecoder(const StreamDecoder& other)
+    : tokenizer_(other.tokenizer_),
+      skip_special_(other.skip_special_),
+      state_(std::make_unique<State>(*other.state_)),
+      pending_(other.pending_) {}
+
+StreamDecoder& StreamDecoder::operator=(const StreamDecoder& other) {
+  if (this != &other) *this = StreamDecoder(other);
+  return *this;
+}
+
+StreamDecoder::StreamDecoder(StreamDecoder&&) noexcept = default;
+StreamDecoder& StreamDecoder::operator=(StreamDecoder&&) noexcept = default;
+StreamDecoder::~StreamDecoder() = default;
+
 std::string StreamDecoder::push(int32_t id) {
-  const std::string_view bytes = tokenizer_.token_bytes(id);
+  require(tokenizer_.is_token(id), Code::kOutOfRange, "token id {} is not in the vocabulary of {} ids", id,
+          tokenizer_.vocab_size());
   if (skip_special_ && tokenizer_.is_special(id)) return {};
-  pending_ += bytes;
+  append_decoded(tokenizer_, id, *state_, pending_);
   const size_t whole = complete_utf8_prefix(pending_);
   std::string out = pending_.substr(0, whole);
   pending_.erase(0, whole);

@@ -1,5 +1,5 @@
 // The tokenizer: text to token ids and back, as a Hugging Face tokenizer.json describes it. Puts the
-// components together (normalizer, pre-tokenizer, BPE model, added tokens, post-processor); called by
+// components together (normalizer, pre-tokenizer, model, added tokens, post-processor, decoder); called by
 // data, training, engine and server. Immutable, cheap to copy, safe to use from many threads.
 #pragma once
 
@@ -21,8 +21,9 @@ struct TokenizerParts;
 
 class Tokenizer {
  public:
-  // `path` is a tokenizer.json or a folder that holds one. Throws not_found, invalid_argument (a
-  // malformed file) or unimplemented (a kind of tokenizer that is not byte-level BPE).
+  // `path` is a tokenizer.json, a tokenizer.model (SentencePiece) or a folder that holds one, the first if
+  // both; added tokens that only the tokenizer_config.json beside it names are taken too. Throws not_found,
+  // invalid_argument (a malformed file) or unimplemented (a component that is not supported).
   static Tokenizer load(const std::filesystem::path& path);
   // `source` names the text in errors.
   static Tokenizer from_text(std::string_view json_text, std::string_view source);
@@ -49,7 +50,7 @@ class Tokenizer {
   int vocab_size() const;
   // By spelling: "<|endoftext|>", or "Ġthe" as the file writes it.
   std::optional<int32_t> token_id(std::string_view spelling) const;
-  // What the id adds to decoded text. Throws out_of_range for an id that is no token.
+  // What the id adds to decoded text after another one. Throws out_of_range for an id that is no token.
   std::string_view token_bytes(int32_t id) const;
   // By id, the bytes of text that a token stands for: 0 for control tokens and ids that are no token.
   // What bits per byte are counted by.
@@ -71,8 +72,12 @@ class Tokenizer {
 // returned pieces together are exactly Tokenizer::decode of all ids.
 class StreamDecoder {
  public:
-  explicit StreamDecoder(Tokenizer tokenizer, bool skip_special = false)
-      : tokenizer_(std::move(tokenizer)), skip_special_(skip_special) {}
+  explicit StreamDecoder(Tokenizer tokenizer, bool skip_special = false);
+  StreamDecoder(const StreamDecoder& other);
+  StreamDecoder& operator=(const StreamDecoder& other);
+  StreamDecoder(StreamDecoder&&) noexcept;
+  StreamDecoder& operator=(StreamDecoder&&) noexcept;
+  ~StreamDecoder();
   std::string push(int32_t id);
   // What is left: bytes of a character that never became whole.
   std::string finish();
@@ -80,6 +85,8 @@ class StreamDecoder {
  private:
   Tokenizer tokenizer_;
   bool skip_special_;
+  struct State;
+  std::unique_ptr<State> state_;
   std::string pending_;
 };
 

@@ -3,7 +3,6 @@
 
 #include "base/error.h"
 #include "base/log.h"
-#include "text/byte_level.h"
 #include "text/tokenizer_parts.h"
 
 namespace vertebra {
@@ -80,101 +79,7 @@ class LinearBuilder {
   bool too_deep_ = false;
 };
 
-int32_t checked_id(const Json& value, const std::string& token, const std::string& source) {
-  require(value.is_number_integer() && value >= 0 && value < kMaxVocabSize,
-          "{}: token '{}' has the id {}; a whole number from 0 to {} was wanted", source, token,
-          json_line(value), kMaxVocabSize - 1);
-  return value.get<int32_t>();
-}
-
-// Spellings by id, empty where an id has none.
-std::vector<std::string> read_vocab(const Json& model, const std::string& source) {
-  const auto it = model.find("vocab");
-  if (it == model.end()) json_field_missing("vocab", source);
-  require(it->is_object(), "{}: 'vocab' must be an object of token: id", source);
-  std::vector<std::string> tokens;
-  for (const auto& [token, value] : it->get_ref<const Json::object_t&>()) {
-    require(!token.empty(), "{}: 'vocab' has an empty token", source);
-    const int32_t id = checked_id(value, token, source);
-    if (static_cast<size_t>(id) >= tokens.size()) tokens.resize(id + 1);
-    require(tokens[id].empty(), "{}: id {} belongs to two tokens, '{}' and '{}'", source, id, tokens[id],
-            token);
-    tokens[id] = token;
-  }
-  return tokens;
-}
-
-struct MergeReader {
-  std::unordered_map<std::string_view, int32_t> id_of_token;
-  const std::string& source;
-
-  MergeReader(const std::vector<std::string>& tokens, const std::string& s) : source(s) {
-    id_of_token.reserve(tokens.size());
-    for (size_t id = 0; id < tokens.size(); ++id) id_of_token.emplace(tokens[id], static_cast<int32_t>(id));
-  }
-  int32_t id(std::string_view token, size_t rank) const {
-    const auto it = token.empty() ? id_of_token.end() : id_of_token.find(token);
-    require(it != id_of_token.end(), "{}: merge {} needs the token '{}', which is not in the vocabulary",
-            source, rank, token);
-    return it->second;
-  }
-  BpeModel::Merge read(const Json& value, size_t rank) const {
-    std::string_view left, right;
-    if (value.is_string()) {
-      const std::string_view text = value.get_ref<const std::string&>();
-      const size_t space = text.find(' ');
-      require(space != text.npos && text.find(' ', space + 1) == text.npos,
-              "{}: merge {} is '{}'; two tokens with one space between them were wanted", source, rank, text);
-      left = text.substr(0, space);
-      right = text.substr(space + 1);
-    } else {
-      require(value.is_array() && value.size() == 2 && value[0].is_string() && value[1].is_string(),
-              "{}: merge {} is {}; a string or a list of two strings was wanted", source, rank,
-              json_line(value));
-      left = value[0].get_ref<const std::string&>();
-      right = value[1].get_ref<const std::string&>();
-    }
-    const std::string joined = std::string(left) + std::string(right);
-    return {id(left, rank), id(right, rank), id(joined, rank)};
-  }
-};
-
-void refuse_unsupported(const Json& model, const std::string& source) {
-  const auto type = json_get<std::string>(model, "type", source, "BPE");
-  require(type == "BPE", Code::kUnimplemented, "{}: model type '{}' is not supported; BPE is", source, type);
-  require(!json_get<bool>(model, "byte_fallback", source, false), Code::kUnimplemented,
-          "{}: byte_fallback (a SentencePiece-style BPE) is not supported; byte-level BPE is", source);
-  for (const char* key : {"continuing_subword_prefix", "end_of_word_suffix"}) {
-    require(json_get<std::string>(model, key, source, "").empty(), Code::kUnimplemented,
-            "{}: a model with '{}' is not supported", source, key);
-  }
-  require(json_get<double>(model, "dropout", source, 0.0) == 0.0, Code::kUnimplemented,
-          "{}: 'dropout' would make encoding random; remove it from the file", source);
-}
-
-std::unique_ptr<const BpeModel> read_model(const Json& model, const std::string& source,
-                                           bool* merges_as_pairs) {
-  refuse_unsupported(model, source);
-  BpeModel::Options options;
-  const auto unk = json_get<std::string>(model, "unk_token", source, "");
-  if (!unk.empty()) options.unk_token = unk;
-  options.fuse_unk = json_get<bool>(model, "fuse_unk", source, false);
-  options.ignore_merges = json_get<bool>(model, "ignore_merges", source, false);
-  std::vector<std::string> tokens = read_vocab(model, source);
-  const auto it = model.find("merges");
-  if (it == model.end()) json_field_missing("merges", source);
-  require(it->is_array(), "{}: 'merges' must be a list", source);
-  std::vector<BpeModel::Merge> merges;
-  {
-    const MergeReader reader(tokens, source);
-    merges.reserve(it->size());
-    for (const Json& merge : *it) merges.push_back(reader.read(merge, merges.size()));
-  }
-  *merges_as_pairs = !it->empty() && it->front().is_array();
-  return std::make_unique<BpeModel>(std::move(tokens), std::move(merges), options, source);
-}
-
-std::vector<AddedToken> read_added(const Json& json, const BpeModel& model, const std::string& source) {
+std::vector<AddedToken> read_added(const Json& json, const TokenModel& model, const std::string& source) {
   std::vector<AddedToken> added;
   const Json list = json_get<Json>(json, "added_tokens", source, Json::array());
   require(list.is_array(), "{}: 'added_tokens' must be a list", source);
@@ -182,7 +87,7 @@ std::vector<AddedToken> read_added(const Json& json, const BpeModel& model, cons
     AddedToken token;
     token.content = json_get<std::string>(entry, "content", source);
     const Json id = json_get<Json>(entry, "id", source);
-    token.id = checked_id(id, token.content, source);
+    token.id = checked_token_id(id, token.content, source);
     token.special = json_get<bool>(entry, "special", source, false);
     token.single_word = json_get<bool>(entry, "single_word", source, false);
     token.lstrip = json_get<bool>(entry, "lstrip", source, false);
@@ -201,14 +106,6 @@ std::vector<AddedToken> read_added(const Json& json, const BpeModel& model, cons
   return added;
 }
 
-void check_decoder(const Json& skeleton, const std::string& source) {
-  const Json decoder = json_get<Json>(skeleton, "decoder", source, Json());
-  if (decoder.is_null()) return;
-  const auto type = json_get<std::string>(decoder, "type", source + ": decoder");
-  require(type == "ByteLevel", Code::kUnimplemented, "{}: decoder type '{}' is not supported; ByteLevel is",
-          source, type);
-}
-
 }  // namespace
 
 Json parse_tokenizer_json(std::string_view text, std::string_view source) {
@@ -224,43 +121,71 @@ Json parse_tokenizer_json(std::string_view text, std::string_view source) {
   return root;
 }
 
+namespace {
+
+// The tables by id.
+void fill_tables(TokenizerParts& parts, const std::string& source) {
+  const auto& tokens = parts.model->tokens();
+  size_t size = tokens.size();
+  for (const AddedToken& token : parts.added.tokens()) size = std::max<size_t>(size, token.id + 1);
+  require(size > 0, "{}: the vocabulary is empty", source);
+  parts.is_token.assign(size, 0);
+  parts.is_special.assign(size, 0);
+  const bool first_differs = parts.decoder.first_differs();
+  if (first_differs) parts.first_bytes.resize(size);
+  for (size_t id = 0; id < size; ++id) {
+    require(parts.bytes.size() < ~uint32_t{0}, "{}: the tokens have more than 4 GiB of text", source);
+    parts.byte_offsets.push_back(static_cast<uint32_t>(parts.bytes.size()));
+    const AddedToken* added = parts.added.find_id(static_cast<int32_t>(id));
+    const std::string* spelling = added != nullptr                            ? &added->content
+                                  : id < tokens.size() && !tokens[id].empty() ? &tokens[id]
+                                                                              : nullptr;
+    if (spelling == nullptr) continue;
+    parts.is_token[id] = 1;
+    parts.is_special[id] = added != nullptr && added->special ? 1 : 0;
+    if (added != nullptr && parts.decoder.keeps_added()) {
+      parts.bytes += *spelling;
+      continue;
+    }
+    Decoder::Text text = parts.decoder.text(*spelling, false);
+    parts.bytes += text.bytes;
+    if (text.space_after) {
+      parts.space_after.resize(size);
+      parts.space_after[id] = 1;
+    }
+    if (first_differs) parts.first_bytes[id] = parts.decoder.text(*spelling, true).bytes;
+  }
+  parts.byte_offsets.push_back(static_cast<uint32_t>(parts.bytes.size()));
+}
+
+}  // namespace
+
 std::shared_ptr<const TokenizerParts> TokenizerParts::assemble(Json skeleton,
-                                                               std::unique_ptr<const BpeModel> model,
+                                                               std::unique_ptr<const TokenModel> model,
                                                                std::vector<AddedToken> added,
-                                                               bool merges_as_pairs,
-                                                               const std::string& source) {
+                                                               const std::string& source,
+                                                               const Exact* exact) {
   auto parts = std::make_shared<TokenizerParts>();
   parts->skeleton = std::move(skeleton);
-  parts->merges_as_pairs = merges_as_pairs;
-  parts->normalizer =
-      Normalizer::from_json(json_get<Json>(parts->skeleton, "normalizer", source, Json()), source);
-  parts->pretokenizer =
-      Pretokenizer::from_json(json_get<Json>(parts->skeleton, "pre_tokenizer", source, Json()), source);
-  check_decoder(parts->skeleton, source);
+  const auto section = [&](const char* name) {
+    return json_get<Json>(parts->skeleton, name, source, Json());
+  };
   parts->model = std::move(model);
-  parts->added = AddedTokens(std::move(added), parts->normalizer, source);
-
-  const auto& tokens = parts->model->tokens();
-  size_t size = tokens.size();
-  for (const AddedToken& token : parts->added.tokens()) size = std::max<size_t>(size, token.id + 1);
-  require(size > 0, "{}: the vocabulary is empty", source);
-  parts->is_token.assign(size, 0);
-  parts->is_special.assign(size, 0);
-  for (size_t id = 0; id < size; ++id) {
-    parts->byte_offsets.push_back(static_cast<uint32_t>(parts->bytes.size()));
-    if (const AddedToken* token = parts->added.find_id(static_cast<int32_t>(id))) {
-      parts->is_token[id] = 1;
-      parts->is_special[id] = token->special ? 1 : 0;
-      parts->bytes += token->content;
-    } else if (id < tokens.size() && !tokens[id].empty()) {
-      parts->is_token[id] = 1;
-      parts->bytes += unspell_bytes(tokens[id]).value_or(tokens[id]);
-    }
+  const auto* bpe = dynamic_cast<const BpeModel*>(parts->model.get());
+  if (bpe != nullptr && bpe->options().alphabet == BpeModel::Alphabet::kBytes) parts->byte_level = bpe;
+  if (exact != nullptr) {
+    parts->normalizer = exact->normalizer;
+  } else {
+    parts->normalizer = Normalizer::from_json(section("normalizer"), source);
+    parts->pretokenizer = Pretokenizer::from_json(section("pre_tokenizer"), source);
+    if (parts->byte_level == nullptr) parts->pretokenizer.spell_byte_level();
   }
-  parts->byte_offsets.push_back(static_cast<uint32_t>(parts->bytes.size()));
-  parts->post_processor = PostProcessor::from_json(
-      json_get<Json>(parts->skeleton, "post_processor", source, Json()), static_cast<int>(size), source);
-  if (const int missing = parts->model->missing_bytes(); missing > 0 && !parts->model->options().unk_token) {
+  parts->decoder = Decoder::from_json(section("decoder"), parts->byte_level != nullptr, source);
+  parts->added = AddedTokens(std::move(added), parts->normalizer, source);
+  fill_tables(*parts, source);
+  parts->post_processor =
+      PostProcessor::from_json(section("post_processor"), static_cast<int>(parts->is_token.size()), source);
+  if (const int missing = parts->model->missing_bytes(); missing > 0) {
     log_warning("{}: {} of the 256 bytes have no token; text with them loses them when encoded", source,
                 missing);
   }
@@ -272,8 +197,9 @@ std::shared_ptr<const TokenizerParts> parts_from_json(const Json& json, const st
   const auto it = json.find("model");
   if (it == json.end()) json_field_missing("model", source);
   require(it->is_object(), "{}: 'model' must be an object", source);
-  bool merges_as_pairs = false;
-  std::unique_ptr<const BpeModel> model = read_model(*it, source, &merges_as_pairs);
+  const bool byte_level =
+      Pretokenizer::from_json(json_get<Json>(json, "pre_tokenizer", source, Json()), source).byte_level();
+  std::unique_ptr<const TokenModel> model = model_from_json(*it, byte_level, source);
   std::vector<AddedToken> added = read_added(json, *model, source);
 
   Json skeleton = Json::object();
@@ -289,8 +215,7 @@ std::shared_ptr<const TokenizerParts> parts_from_json(const Json& json, const st
       skeleton[key] = value;
     }
   }
-  return TokenizerParts::assemble(std::move(skeleton), std::move(model), std::move(added), merges_as_pairs,
-                                  source);
+  return TokenizerParts::assemble(std::move(skeleton), std::move(model), std::move(added), source);
 }
 
 Json parts_to_json(const TokenizerParts& parts) {
@@ -307,21 +232,7 @@ Json parts_to_json(const TokenizerParts& parts) {
                          {"normalized", token.normalized},
                          {"special", token.special}});
   }
-  const auto& tokens = parts.model->tokens();
-  Json& vocab = json["model"]["vocab"] = Json::object();
-  auto& entries = vocab.get_ref<Json::object_t&>();
-  entries.reserve(tokens.size());
-  for (size_t id = 0; id < tokens.size(); ++id) {
-    if (!tokens[id].empty()) entries.emplace_back(tokens[id], id);
-  }
-  Json& merges = json["model"]["merges"] = Json::array();
-  for (const BpeModel::Merge& merge : parts.model->merges()) {
-    if (parts.merges_as_pairs) {
-      merges.push_back(Json::array({tokens[merge.left], tokens[merge.right]}));
-    } else {
-      merges.push_back(tokens[merge.left] + " " + tokens[merge.right]);
-    }
-  }
+  parts.model->write(json["model"]);
   return json;
 }
 

@@ -101,6 +101,15 @@ Utf8Char decode_utf8(const char* p, const char* end) {
   return {(lead & 0x07u) << 18 | (b[1] & 0x3Fu) << 12 | (b[2] & 0x3Fu) << 6 | (b[3] & 0x3Fu), 4, true};
 }
 
+size_t last_utf8_char(std::string_view text) {
+  const char* const end = text.data() + text.size();
+  for (size_t back = 1; back <= 4 && back <= text.size(); ++back) {
+    const Utf8Char c = decode_utf8(end - back, end);
+    if (c.valid && c.length == static_cast<int>(back)) return text.size() - back;
+  }
+  return text.size() - 1;
+}
+
 void append_utf8(std::string& out, char32_t c) {
   if (c < 0x80) {
     out += static_cast<char>(c);

@@ -24,11 +24,31 @@ struct Utf8Char {
 };
 Utf8Char decode_utf8(const char* p, const char* end);
 
+// Begin of the last character of a non-empty text (of the last byte where it is broken).
+size_t last_utf8_char(std::string_view text);
+
 void append_utf8(std::string& out, char32_t code_point);
 
 // Length of the longest prefix of `bytes` that does not end inside a character which further bytes
 // could still complete. Broken bytes count as complete: waiting would not mend them.
 size_t complete_utf8_prefix(std::string_view bytes);
+
+// Calls valid(part) for maximal well-formed runs; broken bytes are appended to `out`.
+template <class OnValid>
+void for_valid_runs(std::string_view text, std::string& out, OnValid valid) {
+  const char* const end = text.data() + text.size();
+  const char* run = text.data();
+  for (const char* p = run; p < end;) {
+    const Utf8Char c = decode_utf8(p, end);
+    if (!c.valid) {
+      if (p > run) valid(std::string_view(run, p - run));
+      out += *p;
+      run = p + 1;
+    }
+    p += c.length;
+  }
+  if (end > run) valid(std::string_view(run, end - run));
+}
 
 CharClass char_class(char32_t code_point);
 // \w of Unicode: letters, marks, decimal and letter numbers, connectors, joiners.

@@ -297,7 +297,12 @@ TEST(Normalizer, StepsDoWhatTheirNamesSay) {
   EXPECT_EQ(apply(Json{{"type", "Strip"}, {"strip_left", true}, {"strip_right", false}}, " \u3000a "), "a ");
   EXPECT_EQ(apply(Json{{"type", "Replace"}, {"pattern", {{"String", "aa"}}}, {"content", "b"}}, "aaaxa"),
             "baxa");
-  EXPECT_THROW(apply(Json{{"type", "Nmt"}}, ""), Error);
+  EXPECT_EQ(apply(Json{{"type", "Nmt"}}, "a\x01\u200Bb"), "a b");
+  EXPECT_EQ(apply(Json{{"type", "BertNormalizer"}}, "É\t漢\u00ADa"), "e  漢 a");
+  EXPECT_EQ(apply(Json{{"type", "ByteLevel"}}, " é"), "ĠÃ©");
+  // Not known to the tables of the library that defines the format: stays where it stands.
+  EXPECT_EQ(apply(Json{{"type", "NFC"}}, "a\u0345\u07FD"), "a\u0345\u07FD");
+  EXPECT_THROW(apply(Json{{"type", "Odd"}}, ""), Error);
   EXPECT_THROW(apply(Json{{"type", "Replace"}, {"pattern", {{"Regex", "("}}}, {"content", ""}}, ""), Error);
 }
 
