@@ -26,9 +26,12 @@ namespace fs = std::filesystem;
 
 constexpr size_t kLinesAtOnce = 4096;  // encoded together, then printed in order
 
-// A tokenizer.json, a folder that holds one, or a run folder with a model.
+// A tokenizer.json or tokenizer.model, a folder that holds one, a GGUF file, or a run folder with a model.
 Tokenizer load_tokenizer(const fs::path& path) {
-  if (fs::is_regular_file(path) || fs::exists(path / "tokenizer.json")) return Tokenizer::load(path);
+  const bool is_gguf = path.extension() == ".gguf";
+  if (!is_gguf && (fs::is_regular_file(path) || fs::exists(path / "tokenizer.json") ||
+                   fs::exists(path / "tokenizer.model")))
+    return Tokenizer::load(path);
   return read_tokenizer(find_model(path));
 }
 
@@ -151,7 +154,8 @@ struct EncodeFlags {
   bool add_special = true, parse_special = true;
 
   void add(CLI::App& app) {
-    app.add_option("model", model, "A model folder, a run folder or a tokenizer.json")->required();
+    app.add_option("model", model, "A model folder, a run folder, a tokenizer.json or a tokenizer.model")
+        ->required();
     auto* text =
         app.add_option("-p,--prompt", texts, "A text; may be given several times")->allow_extra_args(false);
     app.add_option("--jsonl", jsonl,
@@ -185,7 +189,8 @@ struct DecodeFlags {
   bool skip_special = false;
 
   void add(CLI::App& app) {
-    app.add_option("model", model, "A model folder, a run folder or a tokenizer.json")->required();
+    app.add_option("model", model, "A model folder, a run folder, a tokenizer.json or a tokenizer.model")
+        ->required();
     auto* list = app.add_option("--ids", ids, "Token ids: 1,2,3")->delimiter(',');
     app.add_option("--jsonl", jsonl, "A file of lines {\"ids\": [...]}, as encode prints them")
         ->excludes(list);
