@@ -121,6 +121,11 @@ void UnigramModel::viterbi(std::string_view piece, Buffers& buffers) const {
       if (best[end].begin == kNowhere || sum > static_cast<Sum>(best[end].sum))
         best[end] = {static_cast<double>(sum), id, static_cast<uint32_t>(begin)};
     };
+    const auto characters = [&](size_t from, size_t end) {
+      size_t count = 0;
+      for (; from < end; ++count) from += decode_utf8(piece.data() + from, piece.data() + end).length;
+      return count;
+    };
     uint32_t node = 0;
     for (size_t at = begin; at < piece.size(); ++at) {
       node = child(node, static_cast<unsigned char>(piece[at]));
@@ -129,9 +134,10 @@ void UnigramModel::viterbi(std::string_view piece, Buffers& buffers) const {
       if (id < 0) continue;
       const size_t end = at + 1;
       if (end - begin == length) whole_character = true;
-      const double score = options_.sentencepiece_sums && is_user_defined_[id]
-                               ? static_cast<float>(end - begin) * static_cast<float>(max_score_) - 0.1
-                               : scores_[id];
+      const double score =
+          options_.sentencepiece_sums && is_user_defined_[id]
+              ? static_cast<float>(characters(begin, end)) * static_cast<float>(max_score_) - 0.1
+              : scores_[id];
       offer(end, static_cast<Sum>(score + so_far), id);
     }
     if (!whole_character) offer(begin + length, static_cast<Sum>(unk_score_) + so_far, -1);
