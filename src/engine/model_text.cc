@@ -126,10 +126,20 @@ Tokenizer tokenizer_of(const GgufMetadata& metadata) {
   if (const auto* types = metadata.integers(at("token_type")))
     vocabulary.token_type.assign(types->begin(), types->end());
   if (const auto* merges = metadata.strings(at("merges"))) vocabulary.merges = *merges;
+  if (const auto* scores = metadata.numbers(at("scores")))
+    vocabulary.scores.assign(scores->begin(), scores->end());
   vocabulary.bos_token_id = token_id(metadata, "tokenizer.ggml.bos_token_id");
   vocabulary.eos_token_id = token_id(metadata, "tokenizer.ggml.eos_token_id");
-  vocabulary.add_bos_token = metadata.boolean(at("add_bos_token")).value_or(vocabulary.pre == "llama-bpe");
-  vocabulary.add_eos_token = metadata.boolean(at("add_eos_token")).value_or(false);
+  vocabulary.unknown_token_id = token_id(metadata, "tokenizer.ggml.unknown_token_id");
+  vocabulary.seperator_token_id = token_id(metadata, "tokenizer.ggml.seperator_token_id");
+  vocabulary.add_bos_token = metadata.boolean(at("add_bos_token"));
+  vocabulary.add_eos_token = metadata.boolean(at("add_eos_token"));
+  vocabulary.add_sep_token = metadata.boolean(at("add_sep_token"));
+  vocabulary.add_space_prefix = metadata.boolean(at("add_space_prefix"));
+  vocabulary.remove_extra_whitespaces = metadata.boolean(at("remove_extra_whitespaces"));
+  if (const auto* bytes = metadata.integers(at("precompiled_charsmap"))) {
+    for (const int64_t byte : *bytes) vocabulary.precompiled_charsmap.push_back(static_cast<char>(byte));
+  }
   return tokenizer_from_gguf(vocabulary, metadata.source());
 }
 

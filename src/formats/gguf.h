@@ -76,6 +76,7 @@ class GgufMetadata {
   const std::string* string(std::string_view key) const;  // null when absent
   const std::vector<std::string>* strings(std::string_view key) const;
   const std::vector<int64_t>* integers(std::string_view key) const;
+  const std::vector<double>* numbers(std::string_view key) const;  // of floats
 
  private:
   [[noreturn]] void wrong(std::string_view key, const GgufValue& found, const char* wanted) const;

@@ -353,4 +353,11 @@ const std::vector<int64_t>* GgufMetadata::integers(std::string_view key) const {
   return &std::get<std::vector<int64_t>>(found->value);
 }
 
+const std::vector<double>* GgufMetadata::numbers(std::string_view key) const {
+  const GgufValue* found = find(key);
+  if (found == nullptr) return nullptr;
+  if (!std::holds_alternative<std::vector<double>>(found->value)) wrong(key, *found, "an array of floats");
+  return &std::get<std::vector<double>>(found->value);
+}
+
 }  // namespace vertebra
