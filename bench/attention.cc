@@ -16,17 +16,13 @@
 #include "backend/cpu/kernel.h"
 #include "base/error.h"
 #include "base/rng.h"
+#include "bench/options.h"
 #include "ops/ops.h"
 
 namespace vertebra {
 namespace {
 
-struct Options {
-  bool json = false;
-  int threads = default_thread_count();
-  int rounds = 9;
-  std::string only;
-};
+using Options = bench::CommonOptions;
 
 // With one thread the processor time of the process, which other programs disturb less than the wall clock.
 double now_s(const Options& options) {
@@ -124,17 +120,19 @@ void bench_training(const Options& options, const Report& report, ThreadTeam& te
     const double products = 2 * pairs * static_cast<double>(s.batch * s.heads * s.dim);
     const Shape q = {s.batch, s.tokens, s.heads, s.dim}, k = {s.batch, s.tokens, s.key_heads, s.dim};
     const Attrs attrs = {{"scale", 0.2}, {"window", int64_t{0}}};
-    std::vector<Tensor> operands = {random_tensor(q, 1), random_tensor(k, 2), random_tensor(k, 3),
-                                    repeat({s.batch, s.tokens}, ids)};
+    const Tensor segments = repeat({s.batch, s.tokens}, ids);
+    const std::vector<Tensor> operands = {random_tensor(q, 1), random_tensor(k, 2), random_tensor(k, 3),
+                                          segments};
     if (report.wanted("attention " + name)) {
       const double seconds = fastest(options, "attention", operands, attrs, team);
       report.line("attention " + name, seconds, 2 * products / seconds * 1e-9, flops * 1e-9, "GFLOP/s");
     }
-    operands.push_back(random_tensor(q, 4));
-    operands.push_back(Tensor::zeros({DType::kF32, {s.batch, s.heads, s.tokens}}));
-    operands.push_back(random_tensor(q, 5));
+    const std::vector<Tensor> gradient_operands = {
+        operands[0],        operands[1],         operands[2],
+        segments,           random_tensor(q, 4), Tensor::zeros({DType::kF32, {s.batch, s.heads, s.tokens}}),
+        random_tensor(q, 5)};
     if (report.wanted("attention_grad " + name)) {
-      const double seconds = fastest(options, "attention_grad", operands, attrs, team);
+      const double seconds = fastest(options, "attention_grad", gradient_operands, attrs, team);
       report.line("attention_grad " + name, seconds, 5 * products / seconds * 1e-9, flops * 1e-9, "GFLOP/s");
     }
   }
@@ -193,7 +191,7 @@ void bench_rows(const Options& options, const Report& report, ThreadTeam& team, 
     const double seconds =
         fastest(options, "adamw_update",
                 {random_tensor(big, 1), random_tensor(big, 2), random_tensor(big, 3), random_tensor(big, 4),
-                 Tensor::scalar<float>(1e-3f), Tensor::scalar<float>(10)},
+                 Tensor::scalar<float>(1e-3f), Tensor::scalar<float>(10), Tensor::scalar<float>(1)},
                 {{"beta1", 0.9}, {"beta2", 0.95}, {"epsilon", 1e-8}, {"weight_decay", 0.1}}, team);
     report.line("adamw_update, 4 reads and 3 writes", seconds, 7.0 * 4 * 4096 * 4096 / seconds * 1e-9,
                 bandwidth * 1e-9, "GB/s");
@@ -217,31 +215,7 @@ void bench_rows(const Options& options, const Report& report, ThreadTeam& team, 
   line("softmax", {x}, {}, 2);
 }
 
-int run(int argc, char** argv) {
-  Options options;
-  for (int i = 1; i < argc; ++i) {
-    const std::string flag = argv[i];
-    const auto value = [&]() -> std::string {
-      require(i + 1 < argc, "{} needs a value", flag);
-      return argv[++i];
-    };
-    if (flag == "--json") {
-      options.json = true;
-    } else if (flag == "--isa") {
-      const std::string name = value();
-      const auto isa = isa_from_name(name);
-      require(isa.has_value(), "--isa {} is not known", name);
-      set_isa(*isa);
-    } else if (flag == "--threads") {
-      options.threads = std::atoi(value().c_str());
-    } else if (flag == "--rounds") {
-      options.rounds = std::atoi(value().c_str());
-    } else if (flag == "--only") {
-      options.only = value();
-    } else {
-      fail(Code::kInvalidArgument, "{} is not known: --json, --isa, --threads, --rounds, --only are", flag);
-    }
-  }
+void run(const Options& options) {
   ThreadTeam team(options.threads);
   const Report report(options);
   const double flops = measure_fma_ceiling(DType::kF32, team), bandwidth = measure_read_bandwidth(team);
@@ -249,17 +223,15 @@ int run(int argc, char** argv) {
   bench_decode(options, report, team, bandwidth);
   bench_loss(options, report, team);
   bench_rows(options, report, team, bandwidth);
-  return 0;
 }
 
 }  // namespace
 }  // namespace vertebra
 
 int main(int argc, char** argv) {
-  try {
-    return vertebra::run(argc, argv);
-  } catch (const std::exception& error) {
-    fmt::print(stderr, "bench_attention: {}\n", error.what());
-    return 1;
-  }
+  CLI::App app("Fused kernels as shares of the machine's ceilings", "bench_attention");
+  vertebra::bench::CommonOptions options;
+  options.rounds = 9;
+  add_common(app, options);
+  return vertebra::bench::bench_main(app, argc, argv, [&] { vertebra::run(options); });
 }

@@ -6,20 +6,15 @@
 // and memory bandwidth.
 #include <fmt/format.h>
 
-#include <atomic>
-#include <cstdlib>
-#include <cstring>
 #include <string>
 #include <vector>
 
 #include "backend/buffer_set.h"
 #include "backend/cpu/ceiling.h"
-#include "backend/cpu/cpu_backend.h"
-#include "backend/cpu/kernels/ceiling.h"
-#include "backend/pjrt/find_plugins.h"
-#include "backend/pjrt/pjrt_backend.h"
 #include "base/error.h"
-#include "bench/figure.h"
+#include "bench/device.h"
+#include "bench/generation.h"
+#include "bench/options.h"
 #include "engine/engine.h"
 
 namespace vertebra::bench {
@@ -27,11 +22,8 @@ namespace {
 
 constexpr int64_t kSmallestVocabulary = 4096, kContext = 1024, kPrompt = 16, kAnswer = 128, kLongPrompt = 512;
 
-struct Options {
-  bool json = false;
-  int threads = default_thread_count();
-  int rounds = 5;
-  std::string only, device = "cpu";
+struct Options : CommonOptions {
+  std::string device = "cpu";
 };
 
 // The model of a measurement, and the type of its matrices in memory.
@@ -41,47 +33,6 @@ struct Case {
   int64_t vocabulary;
   DType weights, compute;
 };
-
-std::atomic<float> sink;
-
-// Bytes per second of reading `size` bytes again and again, on all threads.
-double measure_reads(int64_t size, ThreadTeam& team) {
-  constexpr int64_t kChunk = int64_t{1} << 18;
-  const int64_t chunks = std::max<int64_t>(1, size / kChunk);
-  std::vector<std::byte> bytes(static_cast<size_t>(chunks * kChunk + 64), std::byte{1});
-  std::byte* start = bytes.data() + (64 - reinterpret_cast<uintptr_t>(bytes.data()) % 64) % 64;
-  double best_s = 1e30;
-  for (int pass = 0; pass < 30; ++pass) {
-    const double begin = now_s();
-    team.parallel_for(chunks, [&](int64_t chunk, int) {
-      sink.store(kernels().ceiling->read(start + chunk * kChunk, kChunk), std::memory_order_relaxed);
-    });
-    best_s = std::min(best_s, now_s() - begin);
-  }
-  return static_cast<double>(chunks * kChunk) / best_s;
-}
-
-std::vector<GenerationRequest> requests_of(int count, int64_t prompt, int64_t answer) {
-  std::vector<GenerationRequest> out;
-  for (int64_t i = 0; i < count; ++i) {
-    GenerationRequest request;
-    for (int64_t t = 0; t < prompt; ++t)
-      request.prompt.push_back(static_cast<int32_t>((t * 37 + i * 101) % kSmallestVocabulary));
-    request.max_tokens = answer;
-    out.push_back(std::move(request));
-  }
-  return out;
-}
-
-double fastest(Engine& engine, const std::vector<GenerationRequest>& requests, int rounds) {
-  double best_s = 1e30;
-  for (int round = 0; round < rounds + 1; ++round) {
-    const double start = now_s();
-    engine.generate(requests);
-    if (round > 0) best_s = std::min(best_s, now_s() - start);
-  }
-  return best_s;
-}
 
 void measure(const Options& options, const Case& c, Backend& backend, ThreadTeam& team) {
   const std::string& label = c.name;
@@ -98,8 +49,9 @@ void measure(const Options& options, const Case& c, Backend& backend, ThreadTeam
   Engine engine(backend, *model, parameters, {.compute = c.compute});
   // On the CPU matrices are packed in the type that is multiplied.
   const double bytes = weights * dtype_size(backend.host_memory() ? c.compute : c.weights);
-  const double reads =
-      backend.host_memory() ? measure_reads(static_cast<int64_t>(bytes), team) : backend.memory_bandwidth();
+  const double reads = backend.host_memory()
+                           ? measure_read_bandwidth(team, kernels(), static_cast<int64_t>(bytes))
+                           : backend.memory_bandwidth();
   const double flops =
       backend.host_memory() ? measure_fma_ceiling(c.compute, team) : backend.peak_flops(c.compute);
   const auto line = [&](const std::string& name, double value, double ceiling) {
@@ -108,72 +60,43 @@ void measure(const Options& options, const Case& c, Backend& backend, ThreadTeam
   if (!options.json)
     fmt::print("{}: {:.1f} MB of weights, read at {:.1f} GB/s; {:.0f} GFLOP/s\n", label, bytes * 1e-6,
                reads * 1e-9, flops * 1e-9);
-  const double prefill_s = fastest(engine, requests_of(1, kLongPrompt, 1), options.rounds);
+  const double prefill_s =
+      fastest(engine, requests_of(1, kLongPrompt, 1, kSmallestVocabulary), options.rounds);
   line("prefill 512", kLongPrompt / prefill_s, flops / (2 * weights));
   for (const int count : {1, 8}) {
     // The prompt's own time, measured alone, is not decoding's.
-    const double prompt_s = fastest(engine, requests_of(count, kPrompt, 1), options.rounds);
-    const double whole_s = fastest(engine, requests_of(count, kPrompt, kAnswer + 1), options.rounds);
+    const double prompt_s =
+        fastest(engine, requests_of(count, kPrompt, 1, kSmallestVocabulary), options.rounds);
+    const double whole_s =
+        fastest(engine, requests_of(count, kPrompt, kAnswer + 1, kSmallestVocabulary), options.rounds);
     const double ceiling = std::min(count * reads / bytes, flops / (2 * weights));
     line(fmt::format("decode 128, {} at once", count), count * kAnswer / (whole_s - prompt_s), ceiling);
   }
 }
 
-int run(int argc, char** argv) {
-  Options options;
-  for (int i = 1; i < argc; ++i) {
-    const std::string flag = argv[i];
-    const auto value = [&]() -> std::string {
-      require(i + 1 < argc, "{} needs a value", flag);
-      return argv[++i];
-    };
-    if (flag == "--json") {
-      options.json = true;
-    } else if (flag == "--threads") {
-      options.threads = std::atoi(value().c_str());
-    } else if (flag == "--rounds") {
-      options.rounds = std::max(1, std::atoi(value().c_str()));
-    } else if (flag == "--only") {
-      options.only = value();
-    } else if (flag == "--device") {
-      options.device = value();
-    } else if (flag == "--isa") {
-      const std::string name = value();
-      const auto isa = isa_from_name(name);
-      require(isa.has_value(), "--isa {} is not known", name);
-      set_isa(*isa);
-    } else {
-      fail(Code::kInvalidArgument,
-           "{} is not known: --json, --threads, --rounds, --isa, --only, --device are", flag);
-    }
-  }
-  require(options.threads >= 1, "--threads {}: at least one is needed", options.threads);
+void run(const Options& options) {
   ThreadTeam team(options.threads);
+  const auto backend = open_device(options.device, team);
   if (options.device != "cpu") {
-    require(options.device.starts_with("pjrt:"), "--device {}: cpu or pjrt:NAME was wanted", options.device);
-    const auto backend = make_pjrt_backend(
-        {.plugin = pjrt::require_plugin(options.device.substr(5)).file, .device_name = options.device});
     const Json sizes = {
         {"depth", 16}, {"embedding", 2048}, {"heads", 32}, {"key_value_heads", 8}, {"feed_forward", 8192}};
     measure(options, {"llama-1b-bf16", sizes, 128256, DType::kBF16, DType::kBF16}, *backend, team);
-    return 0;
+    return;
   }
-  const auto backend = make_cpu_backend({&team, {}});
   const Json sizes = {{"depth", 6}, {"embedding", 384}, {"heads", 6}, {"feed_forward", 1024}};
   for (const DType compute : {DType::kF32, DType::kBF16})
     measure(options, {fmt::format("llama-12m-{}", dtype_name(compute)), sizes, 4096, DType::kF32, compute},
             *backend, team);
-  return 0;
 }
 
 }  // namespace
 }  // namespace vertebra::bench
 
 int main(int argc, char** argv) {
-  try {
-    return vertebra::bench::run(argc, argv);
-  } catch (const std::exception& error) {
-    fmt::print(stderr, "bench_decode: {}\n", error.what());
-    return 1;
-  }
+  using namespace vertebra::bench;
+  CLI::App app("Prefill and greedy decoding as shares of the machine's ceilings", "bench_decode");
+  Options options;
+  add_common(app, options);
+  app.add_option("--device", options.device, "cpu or pjrt:NAME")->capture_default_str();
+  return bench_main(app, argc, argv, [&] { run(options); });
 }

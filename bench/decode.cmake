@@ -1,4 +1,3 @@
 # Greedy decoding as a share of what memory allows.
 add_executable(bench_decode ${CMAKE_CURRENT_SOURCE_DIR}/decode.cc)
 target_link_libraries(bench_decode PRIVATE vertebra_engine vertebra_backend_cpu vertebra_backend_pjrt)
-target_include_directories(bench_decode PRIVATE ${CMAKE_SOURCE_DIR})

@@ -20,6 +20,8 @@
 
 #include "backend/cpu/ceiling.h"
 #include "base/error.h"
+#include "bench/figure.h"
+#include "bench/options.h"
 
 #if defined(VERTEBRA_OPENBLAS)
 #include <cblas-openblas.h>
@@ -32,30 +34,18 @@ extern "C" void omp_set_num_threads(int);  // of the OpenMP run time oneDNN brin
 namespace vertebra {
 namespace {
 
+using bench::median;
+using bench::now_s;
+
 struct Shape {
   int64_t m, n, k;
   bool b_transposed;
 };
 
-struct Options {
-  bool json = false;
-  int threads = default_thread_count();
-  int rounds = 7;
+struct Options : bench::CommonOptions {
   std::vector<Shape> shapes;
   std::vector<DType> dtypes = {DType::kF32, DType::kBF16};
 };
-
-double now_s() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
-
-std::string device_name() {
-  std::ifstream file("/proc/cpuinfo");
-  for (std::string line; std::getline(file, line);) {
-    if (line.starts_with("model name")) return line.substr(line.find(": ") + 2);
-  }
-  return "cpu";
-}
 
 struct Operands {
   std::vector<float> a, b, c;
@@ -171,11 +161,6 @@ struct Ceiling {
   }
 };
 
-double median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  return values[values.size() / 2];
-}
-
 void measure(std::vector<Contender>& list, double flops, Ceiling& ceiling, int rounds, ThreadTeam& team) {
   for (int round = -1; round < rounds; ++round) {
     if (round <= 0) ceiling.rates.clear();
@@ -219,50 +204,17 @@ void report(const Options& options, const Shape& s, DType dtype, double ceiling,
   std::fflush(stdout);
 }
 
-Options parse(int argc, char** argv) {
-  Options options;
-  for (int i = 1; i < argc; ++i) {
-    const std::string flag = argv[i];
-    if (flag == "--json") {
-      options.json = true;
-      continue;
-    }
-    require(i + 1 < argc, "{} is unknown or wants a value", flag);
-    const std::string value = argv[++i];
-    if (flag == "--isa") {
-      const auto isa = isa_from_name(value);
-      require(isa.has_value(), "no instruction set is called {}", value);
-      set_isa(*isa);
-    } else if (flag == "--threads") {
-      options.threads = std::atoi(value.c_str());
-    } else if (flag == "--rounds") {
-      options.rounds = std::max(1, std::atoi(value.c_str()));
-    } else if (flag == "--dtype") {
-      const auto dtype = dtype_from_name(value);
-      require(dtype == DType::kF32 || dtype == DType::kBF16, "--dtype is f32 or bf16, not {}", value);
-      options.dtypes = {*dtype};
-    } else if (flag == "--shape") {
-      Shape s = {};
-      char t = 0;
-      const int fields = std::sscanf(value.c_str(), "%ld,%ld,%ld,%c", &s.m, &s.n, &s.k, &t);
-      require(fields >= 3 && s.m > 0 && s.n > 0 && s.k > 0, "--shape is M,N,K or M,N,K,t, not {}", value);
-      s.b_transposed = t == 't';
-      options.shapes.push_back(s);
-    } else {
-      fail(Code::kInvalidArgument, "{} is unknown", flag);
-    }
-  }
-  if (options.shapes.empty()) {
-    options.shapes = {{512, 512, 512, false},    {1024, 1024, 1024, false}, {2048, 2048, 2048, false},
-                      {4096, 4096, 4096, false}, {1, 4096, 4096, true},     {8, 4096, 4096, true},
-                      {64, 4096, 4096, true},    {1650, 352, 128, true},    {1650, 128, 352, false},
-                      {512, 32000, 576, true}};
-  }
-  return options;
+Shape parse_shape(const std::string& text) {
+  Shape s = {};
+  char t = 0;
+  const int fields = std::sscanf(text.c_str(), "%ld,%ld,%ld,%c", &s.m, &s.n, &s.k, &t);
+  if (fields < 3 || s.m <= 0 || s.n <= 0 || s.k <= 0)
+    throw CLI::ValidationError("--shape", text + " is not M,N,K or M,N,K,t");
+  s.b_transposed = t == 't';
+  return s;
 }
 
-void run(int argc, char** argv) {
-  const Options options = parse(argc, argv);
+void run(const Options& options) {
 #if defined(VERTEBRA_OPENBLAS)
   openblas_set_num_threads(options.threads);
 #endif
@@ -270,7 +222,7 @@ void run(int argc, char** argv) {
   omp_set_num_threads(options.threads);
 #endif
   ThreadTeam team(options.threads);
-  const std::string device = device_name();
+  const std::string device = bench::device_name();
   for (const DType dtype : options.dtypes) {
     if (!options.json) {
       fmt::print("{}, {} threads, {}, ceilings: {} {:.1f} GFLOP/s, reads {:.1f} GB/s\n", device,
@@ -299,11 +251,29 @@ void run(int argc, char** argv) {
 }  // namespace vertebra
 
 int main(int argc, char** argv) {
-  try {
-    vertebra::run(argc, argv);
-    return 0;
-  } catch (const vertebra::Error& error) {
-    fmt::print(stderr, "bench_gemm: {}\n", error.what());
-    return 1;
-  }
+  using namespace vertebra;
+  CLI::App app("Matrix products beside OpenBLAS and oneDNN", "bench_gemm");
+  Options options;
+  options.rounds = 7;
+  bench::add_json_and_threads(app, options.json, options.threads);
+  bench::add_rounds(app, options.rounds);
+  bench::add_isa(app);
+  app.add_option_function<std::string>(
+         "--dtype", [&](const std::string& name) { options.dtypes = {*dtype_from_name(name)}; })
+      ->check(CLI::IsMember({"f32", "bf16"}));
+  app.add_option_function<std::vector<std::string>>(
+      "--shape",
+      [&](const std::vector<std::string>& texts) {
+        for (const std::string& text : texts) options.shapes.push_back(parse_shape(text));
+      },
+      "M,N,K or M,N,K,t; may be given several times");
+  return bench::bench_main(app, argc, argv, [&] {
+    if (options.shapes.empty()) {
+      options.shapes = {{512, 512, 512, false},    {1024, 1024, 1024, false}, {2048, 2048, 2048, false},
+                        {4096, 4096, 4096, false}, {1, 4096, 4096, true},     {8, 4096, 4096, true},
+                        {64, 4096, 4096, true},    {1650, 352, 128, true},    {1650, 128, 352, false},
+                        {512, 32000, 576, true}};
+    }
+    run(options);
+  });
 }

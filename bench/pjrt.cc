@@ -11,10 +11,10 @@
 #include <string>
 
 #include "backend/buffer_set.h"
-#include "backend/pjrt/find_plugins.h"
-#include "backend/pjrt/pjrt_backend.h"
 #include "base/error.h"
+#include "bench/device.h"
 #include "bench/figure.h"
+#include "bench/options.h"
 #include "train/train_graph.h"
 
 namespace vertebra::bench {
@@ -28,15 +28,10 @@ struct Options {
   int calls = 20000;
 };
 
-std::unique_ptr<Backend> make_backend(const std::string& device, const fs::path& cache) {
-  require(device.starts_with("pjrt:"), "--device {}: pjrt:NAME was wanted", device);
-  const fs::path file = pjrt::require_plugin(device.substr(5)).file;
-  return make_pjrt_backend({.plugin = file, .device_name = device, .cache = cache});
-}
-
 // x <- x + 1 for each of `states` donated scalars: what the host spends on a run.
 void measure_call(const Options& options, int states) {
-  const auto backend = make_backend(options.device, {});
+  ThreadTeam team(1);
+  const auto backend = open_device(options.device, team, fs::path());
   Graph graph;
   BufferSet buffers;
   for (int i = 0; i < states; ++i) {
@@ -66,7 +61,8 @@ double start_of_gpt2(const Options& options, const fs::path& cache) {
   require(child >= 0, Code::kResourceExhausted, "no child process");
   if (child == 0) {
     try {
-      const auto backend = make_backend(options.device, cache);
+      ThreadTeam team(1);
+      const auto backend = open_device(options.device, team, cache);
       const Json sizes = {{"depth", 12}, {"embedding", 768}, {"heads", 12}};
       const auto model = make_model(default_config("gpt2", sizes, 50257, 1024), "gpt2");
       TrainGraphOptions graph;
@@ -86,41 +82,24 @@ double start_of_gpt2(const Options& options, const fs::path& cache) {
   return now_s() - start;
 }
 
-int run(int argc, char** argv) {
-  Options options;
-  for (int i = 1; i < argc; ++i) {
-    const std::string flag = argv[i];
-    const auto value = [&]() -> std::string {
-      require(i + 1 < argc, "{} needs a value", flag);
-      return argv[++i];
-    };
-    if (flag == "--json") {
-      options.json = true;
-    } else if (flag == "--device") {
-      options.device = value();
-    } else if (flag == "--calls") {
-      options.calls = std::max(10, std::atoi(value().c_str()));
-    } else {
-      fail(Code::kInvalidArgument, "{} is not known; see the head of bench/pjrt.cc", flag);
-    }
-  }
+void run(const Options& options) {
   // First: a client that was started keeps threads, which a fork does not copy.
   const fs::path cache = fs::temp_directory_path() / fmt::format("vertebra-bench-{}", getpid());
   for (const char* name : {"start of GPT-2 124M, empty cache", "start of GPT-2 124M, from the cache"})
     print_figure({name, start_of_gpt2(options, cache), "s", 0, options.device}, options.json, 1);
   fs::remove_all(cache);
   for (const int states : {1, 100}) measure_call(options, states);
-  return 0;
 }
 
 }  // namespace
 }  // namespace vertebra::bench
 
 int main(int argc, char** argv) {
-  try {
-    return vertebra::bench::run(argc, argv);
-  } catch (const std::exception& error) {
-    fmt::print(stderr, "bench_pjrt: {}\n", error.what());
-    return 1;
-  }
+  using namespace vertebra::bench;
+  CLI::App app("What our side of a PJRT plugin costs", "bench_pjrt");
+  Options options;
+  app.add_flag("--json", options.json, "One line of JSON a figure");
+  app.add_option("--device", options.device, "pjrt:NAME")->capture_default_str();
+  app.add_option("--calls", options.calls)->check(CLI::Range(10, 1 << 30))->capture_default_str();
+  return bench_main(app, argc, argv, [&] { run(options); });
 }

@@ -18,6 +18,7 @@
 #include "base/file.h"
 #include "base/manifest.h"
 #include "bench/figure.h"
+#include "bench/options.h"
 #include "data/loader.h"
 #include "formats/safetensors.h"
 #include "models/model.h"
@@ -172,30 +173,6 @@ void compare(const Options& options, const Curve& ours, const Curve& peer, int64
   line("held-out, ratio to torch", bits / peer_bits, "x");
 }
 
-Options parse(int argc, char** argv) {
-  Options options;
-  for (int i = 1; i < argc; ++i) {
-    const std::string flag = argv[i];
-    const auto value = [&] {
-      require(i + 1 < argc, "{} needs a value", flag);
-      return std::string(argv[++i]);
-    };
-    if (flag == "--json") {
-      options.json = true;
-    } else if (flag == "--threads") {
-      options.threads = std::atoi(value().c_str());
-    } else if (flag == "--steps") {
-      options.steps = std::atoll(value().c_str());
-    } else {
-      require(!flag.starts_with("--"), "{} is not known; see the head of bench/pretrain.cc", flag);
-      options.run = flag;
-    }
-  }
-  require(!options.run.empty() && options.threads >= 1,
-          "bench_pretrain RUN_FOLDER [--json] [--threads N] [--steps N]");
-  return options;
-}
-
 void run(const Options& options) {
   const fs::path stage = options.run / "pretrain";
   const Manifest manifest = read_manifest(stage);
@@ -213,11 +190,11 @@ void run(const Options& options) {
 }  // namespace vertebra::bench
 
 int main(int argc, char** argv) {
-  try {
-    vertebra::bench::run(vertebra::bench::parse(argc, argv));
-    return 0;
-  } catch (const std::exception& error) {
-    fmt::print(stderr, "bench_pretrain: {}\n", error.what());
-    return 1;
-  }
+  using namespace vertebra::bench;
+  CLI::App app("A finished pretraining run repeated by PyTorch", "bench_pretrain");
+  Options options;
+  app.add_option("run", options.run, "The run's folder")->required();
+  add_json_and_threads(app, options.json, options.threads);
+  app.add_option("--steps", options.steps, "End after this step")->check(CLI::PositiveNumber);
+  return bench_main(app, argc, argv, [&] { run(options); });
 }

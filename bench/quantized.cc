@@ -5,7 +5,6 @@
 //   bench_quantized [--json] [--threads N] [--rounds N] [--isa NAME] [--only SUBSTRING]
 #include <fmt/format.h>
 
-#include <cstdlib>
 #include <string>
 #include <vector>
 
@@ -14,7 +13,8 @@
 #include "backend/cpu/ceiling.h"
 #include "backend/cpu/cpu_backend.h"
 #include "base/error.h"
-#include "bench/figure.h"
+#include "bench/generation.h"
+#include "bench/options.h"
 #include "engine/engine.h"
 #include "ops/ops.h"
 #include "tests/tensor/random_blocks.h"
@@ -22,12 +22,7 @@
 namespace vertebra::bench {
 namespace {
 
-struct Options {
-  bool json = false;
-  int threads = default_thread_count();
-  int rounds = 5;
-  std::string only;
-};
+using Options = CommonOptions;
 
 struct Layer {
   const char* name;
@@ -102,23 +97,6 @@ constexpr Architecture kArchitectures[] = {{"135m", 30, 576, 9, 3, 1536, 49152},
                                            {"1b", 16, 2048, 32, 8, 8192, 128256}};
 constexpr int64_t kPrompt = 512, kAnswer = 128;
 
-std::vector<GenerationRequest> request_of(int64_t prompt, int64_t answer, int64_t vocabulary) {
-  GenerationRequest request;
-  for (int64_t t = 0; t < prompt; ++t) request.prompt.push_back(static_cast<int32_t>(t * 37 % vocabulary));
-  request.max_tokens = answer;
-  return {request};
-}
-
-double fastest(Engine& engine, const std::vector<GenerationRequest>& requests, int rounds) {
-  double best_s = 1e30;
-  for (int round = 0; round < rounds; ++round) {
-    const double start = now_s();
-    engine.generate(requests);
-    best_s = std::min(best_s, now_s() - start);
-  }
-  return best_s;
-}
-
 // Prompts and greedy answers of a Llama with a tied head and random weights, all matrices of one type.
 void measure_model(const Options& options, const Architecture& a, DType dtype, ThreadTeam& team,
                    Ceilings& ceilings) {
@@ -147,9 +125,9 @@ void measure_model(const Options& options, const Architecture& a, DType dtype, T
   }
   Engine engine(*backend, *model, parameters, {.max_requests = 1, .tokens_per_step = kPrompt});
   ceilings.measure(team);
-  const double prefill_s = fastest(engine, request_of(kPrompt, 1, a.vocabulary), options.rounds);
-  const double decode_s = fastest(engine, request_of(1, kAnswer + 1, a.vocabulary), options.rounds) -
-                          fastest(engine, request_of(1, 1, a.vocabulary), options.rounds);
+  const double prefill_s = fastest(engine, requests_of(1, kPrompt, 1, a.vocabulary), options.rounds);
+  const double decode_s = fastest(engine, requests_of(1, 1, kAnswer + 1, a.vocabulary), options.rounds) -
+                          fastest(engine, requests_of(1, 1, 1, a.vocabulary), options.rounds);
   ceilings.measure(team);
   print_figure({"prefill 512", kPrompt / prefill_s, "tokens/s",
                 ceilings.multiply_adds / (weights + head / kPrompt), label},
@@ -158,32 +136,7 @@ void measure_model(const Options& options, const Architecture& a, DType dtype, T
                options.threads);
 }
 
-int run(int argc, char** argv) {
-  Options options;
-  for (int i = 1; i < argc; ++i) {
-    const std::string flag = argv[i];
-    const auto value = [&]() -> std::string {
-      require(i + 1 < argc, "{} needs a value", flag);
-      return argv[++i];
-    };
-    if (flag == "--json") {
-      options.json = true;
-    } else if (flag == "--threads") {
-      options.threads = std::atoi(value().c_str());
-    } else if (flag == "--rounds") {
-      options.rounds = std::max(1, std::atoi(value().c_str()));
-    } else if (flag == "--only") {
-      options.only = value();
-    } else if (flag == "--isa") {
-      const std::string name = value();
-      const auto isa = isa_from_name(name);
-      require(isa.has_value(), "--isa {} is not known", name);
-      set_isa(*isa);
-    } else {
-      fail(Code::kInvalidArgument, "{} is not known: --json, --threads, --rounds, --isa, --only are", flag);
-    }
-  }
-  require(options.threads >= 1, "--threads {}: at least one is needed", options.threads);
+void run(const Options& options) {
   ThreadTeam team(options.threads);
   Ceilings ceilings;
   for (const DType dtype : kTypes) {
@@ -195,17 +148,15 @@ int run(int argc, char** argv) {
     for (const DType dtype : {DType::kQ4_1, DType::kQ8_0, DType::kQ4_0, DType::kQ4_K})
       measure_model(options, architecture, dtype, team, ceilings);
   }
-  return 0;
 }
 
 }  // namespace
 }  // namespace vertebra::bench
 
 int main(int argc, char** argv) {
-  try {
-    return vertebra::bench::run(argc, argv);
-  } catch (const std::exception& error) {
-    fmt::print(stderr, "bench_quantized: {}\n", error.what());
-    return 1;
-  }
+  using namespace vertebra::bench;
+  CLI::App app("Block-quantized products and models as shares of the machine's ceilings", "bench_quantized");
+  CommonOptions options;
+  add_common(app, options);
+  return bench_main(app, argc, argv, [&] { run(options); });
 }

@@ -18,6 +18,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/json.h"
+#include "bench/options.h"
 #include "text/bpe_trainer.h"
 
 namespace vertebra {
@@ -25,7 +26,7 @@ namespace {
 
 struct Options {
   bool json = false;
-  int threads = 0;
+  int threads = default_thread_count();
   int vocab_size = 32'768;
   int rounds = 5;
   std::string pattern = "gpt2";
@@ -34,33 +35,6 @@ struct Options {
 
 double seconds() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
-
-Options parse(int argc, char** argv) {
-  Options options;
-  for (int i = 1; i < argc; ++i) {
-    const std::string flag = argv[i];
-    const auto value = [&] {
-      require(i + 1 < argc, "{} needs a value", flag);
-      return std::string(argv[++i]);
-    };
-    if (flag == "--json") {
-      options.json = true;
-    } else if (flag == "--threads") {
-      options.threads = std::atoi(value().c_str());
-    } else if (flag == "--vocab") {
-      options.vocab_size = std::atoi(value().c_str());
-    } else if (flag == "--rounds") {
-      options.rounds = std::atoi(value().c_str());
-    } else if (flag == "--pattern") {
-      options.pattern = value();
-    } else {
-      require(!flag.starts_with("--"), "unknown flag {}", flag);
-      options.text_file = flag;
-    }
-  }
-  require(!options.text_file.empty(), "a text file is wanted, twenty megabytes of prose, say");
-  return options;
 }
 
 Tokenizer train(std::string_view text, const Options& options, ThreadTeam& team) {
@@ -135,9 +109,7 @@ void print_peer(const Options& options, const Json& peer, double train_s, double
   }
 }
 
-int run(int argc, char** argv) {
-  Options options = parse(argc, argv);
-  if (options.threads <= 0) options.threads = default_thread_count();
+void run(const Options& options) {
   ThreadTeam team(options.threads);
   const std::string text = read_file(options.text_file);
   double train_s = 1e30, encode_s = 1e30;
@@ -170,17 +142,19 @@ int run(int argc, char** argv) {
   const Json peer = run_peer(options, folder);
   std::filesystem::remove_all(folder);
   if (!peer.is_null()) print_peer(options, peer, train_s, megabytes / encode_s);
-  return 0;
 }
 
 }  // namespace
 }  // namespace vertebra
 
 int main(int argc, char** argv) {
-  try {
-    return vertebra::run(argc, argv);
-  } catch (const vertebra::Error& error) {
-    fmt::print(stderr, "bench_tokenizer: {}\n", error.what());
-    return 1;
-  }
+  using namespace vertebra;
+  CLI::App app("Byte-level BPE beside tiktoken and Hugging Face tokenizers", "bench_tokenizer");
+  Options options;
+  app.add_option("text", options.text_file, "A text file, twenty megabytes of prose, say")->required();
+  bench::add_json_and_threads(app, options.json, options.threads);
+  bench::add_rounds(app, options.rounds);
+  app.add_option("--vocab", options.vocab_size)->check(CLI::PositiveNumber)->capture_default_str();
+  app.add_option("--pattern", options.pattern)->capture_default_str();
+  return bench::bench_main(app, argc, argv, [&] { run(options); });
 }

@@ -26,13 +26,12 @@
 
 #include "backend/buffer_set.h"
 #include "backend/cpu/ceiling.h"
-#include "backend/cpu/cpu_backend.h"
-#include "backend/pjrt/find_plugins.h"
-#include "backend/pjrt/pjrt_backend.h"
 #include "base/error.h"
 #include "base/json.h"
 #include "base/rng.h"
+#include "bench/device.h"
 #include "bench/figure.h"
+#include "bench/options.h"
 #include "train/train_graph.h"
 
 namespace vertebra::bench {
@@ -72,25 +71,13 @@ const Case& find_case(const std::string& name) {
   fail(Code::kInvalidArgument, "case '{}' is not known", name);
 }
 
-struct Options {
-  bool json = false, peer = true;
-  int threads = default_thread_count();
-  int rounds = 7;
+struct Options : CommonOptions {
+  bool peer = true;
   int profile_steps = 0;
-  std::string only, worker, device = "cpu";
+  std::string worker, device = "cpu";
 
   bool on_accelerator() const { return device != "cpu" && device != "pjrt:cpu"; }
 };
-
-pjrt::FoundPlugin find_plugin(const std::string& device) {
-  require(device.starts_with("pjrt:"), "--device {}: cpu or pjrt:NAME was wanted", device);
-  return pjrt::require_plugin(device.substr(5));
-}
-
-std::unique_ptr<Backend> make_backend(const std::string& device, ThreadTeam& team) {
-  if (device == "cpu") return make_cpu_backend({&team, {}});
-  return make_pjrt_backend({.plugin = find_plugin(device).file, .device_name = device});
-}
 
 double status_bytes(const std::string& key) {
   std::ifstream file("/proc/self/status");
@@ -112,7 +99,7 @@ double step_clock_s(int threads) {
 class TrainingStep {
  public:
   TrainingStep(const Case& c, const Options& options)
-      : team_(options.threads), backend_(make_backend(options.device, team_)), compute_(c.compute) {
+      : team_(options.threads), backend_(open_device(options.device, team_)), compute_(c.compute) {
     idle_bytes_ = status_bytes("VmRSS:");
     const auto model = make_model(default_config(c.type, c.sizes, c.vocabulary, c.context), c.name);
     TrainGraphOptions graph;
@@ -357,49 +344,11 @@ void profile(const Options& options, const Case& c) {
   if (const char* path = std::getenv("VERTEBRA_DESCRIBE")) std::ofstream(path) << step.describe();
 }
 
-Options parse(int argc, char** argv) {
-  Options options;
-  for (int i = 1; i < argc; ++i) {
-    const std::string flag = argv[i];
-    const auto value = [&]() -> std::string {
-      require(i + 1 < argc, "{} needs a value", flag);
-      return argv[++i];
-    };
-    if (flag == "--json") {
-      options.json = true;
-    } else if (flag == "--no-peer") {
-      options.peer = false;
-    } else if (flag == "--threads") {
-      options.threads = std::atoi(value().c_str());
-    } else if (flag == "--rounds") {
-      options.rounds = std::max(1, std::atoi(value().c_str()));
-    } else if (flag == "--only") {
-      options.only = value();
-    } else if (flag == "--device") {
-      options.device = value();
-    } else if (flag == "--worker") {
-      options.worker = value();
-    } else if (flag == "--profile") {
-      options.profile_steps = std::atoi(value().c_str());
-    } else if (flag == "--isa") {
-      const std::string name = value();
-      const auto isa = isa_from_name(name);
-      require(isa.has_value(), "--isa {} is not known", name);
-      set_isa(*isa);
-    } else {
-      fail(Code::kInvalidArgument, "{} is not known; see the head of bench/train.cc", flag);
-    }
-  }
-  require(options.threads >= 1, "--threads {}: at least one is needed", options.threads);
-  return options;
-}
-
-int run(int argc, char** argv) {
+void run(const Options& options) {
   std::signal(SIGPIPE, SIG_IGN);
-  const Options options = parse(argc, argv);
   if (!options.worker.empty()) {
     serve(options);
-    return 0;
+    return;
   }
   for (const Case& each : cases()) {
     if (each.name.find(options.only) == std::string::npos) continue;
@@ -413,17 +362,20 @@ int run(int argc, char** argv) {
       measure(options, each, "/proc/self/exe");
     }
   }
-  return 0;
 }
 
 }  // namespace
 }  // namespace vertebra::bench
 
 int main(int argc, char** argv) {
-  try {
-    return vertebra::bench::run(argc, argv);
-  } catch (const std::exception& error) {
-    fmt::print(stderr, "bench_train: {}\n", error.what());
-    return 1;
-  }
+  using namespace vertebra::bench;
+  CLI::App app("Training steps beside PyTorch's or JAX's", "bench_train");
+  Options options;
+  options.rounds = 7;
+  add_common(app, options);
+  app.add_flag("!--no-peer", options.peer, "Measure ours only");
+  app.add_option("--device", options.device, "cpu or pjrt:NAME")->capture_default_str();
+  app.add_option("--profile", options.profile_steps, "Run this many of our steps in this process, for perf");
+  app.add_option("--worker", options.worker, "The other end of a measurement: a case's name");
+  return bench_main(app, argc, argv, [&] { run(options); });
 }

@@ -62,11 +62,15 @@ class Bench {
     BufferSet parameters;
     std::string name;
     double parameter_bytes(bool with_embedding_table) const;
+    // What is multiplied: the block-quantized type that most weights have, else `compute`.
+    DType product_type(DType compute) const;
   };
   std::unique_ptr<Model> make_standard_model() const;
-  Subject open_subject();
+  Subject open_subject(WeightForm form);
   void put(const std::string& name, double value, const std::string& unit, double ceiling,
            const std::string& model = "");
+  // As chat and generate load a model.
+  WeightForm serving_form() const { return backend_.host_memory() ? WeightForm::kStored : WeightForm::kF32; }
   double peak(DType dtype);
   void product(int64_t m, int64_t n, int64_t k, DType compute);
   std::vector<int32_t> random_tokens(int64_t count, int64_t vocabulary, std::string_view stream) const;
@@ -106,6 +110,7 @@ void Bench::put(const std::string& name, double value, const std::string& unit, 
 
 // On the CPU measured anew for every figure, the best so far: one short measurement on a busy machine is low.
 double Bench::peak(DType dtype) {
+  if (is_block_quantized(dtype)) return 2 * measure_int8_ceiling();  // a multiply-add is two
   double& best = peaks_[dtype];
   best = std::max(best, backend_.peak_flops(dtype));
   for (int i = 0; i < 5 && global_.device == "cpu"; ++i) best = std::max(best, measure_fma_ceiling(dtype));
@@ -175,7 +180,7 @@ std::unique_ptr<Model> Bench::make_standard_model() const {
   return make_model(default_config("llama", sizes, flags_.vocabulary, context), "bench");
 }
 
-Bench::Subject Bench::open_subject() {
+Bench::Subject Bench::open_subject(WeightForm form) {
   Subject out;
   if (flags_.model.empty()) {
     out.model = make_standard_model();
@@ -184,7 +189,7 @@ Bench::Subject Bench::open_subject() {
     out.name = fmt::format("llama {}x{}, random weights", flags_.depth, flags_.embedding);
     return out;
   }
-  LoadedModel loaded = read_model(find_model(flags_.model));
+  LoadedModel loaded = read_model(find_model(flags_.model), form);
   out.model = std::move(loaded.model);
   for (auto& [name, tensor] : loaded.parameters) {
     out.parameters.set(name, backend_.upload(tensor));
@@ -195,7 +200,7 @@ Bench::Subject Bench::open_subject() {
 }
 
 void Bench::train() {
-  Subject subject = open_subject();
+  Subject subject = open_subject(WeightForm::kF32);
   const ModelShape& shape = subject.model->shape();
   TrainGraphOptions options;
   options.rows = flags_.rows;
@@ -256,8 +261,17 @@ double Bench::Subject::parameter_bytes(bool with_embedding_table) const {
   return sum;
 }
 
+DType Bench::Subject::product_type(DType compute) const {
+  std::map<DType, int64_t> elements;
+  for (const auto& [name, buffer] : parameters.all())
+    elements[buffer->type().dtype] += buffer->type().shape.elements();
+  const auto most = std::max_element(elements.begin(), elements.end(),
+                                     [](const auto& a, const auto& b) { return a.second < b.second; });
+  return is_block_quantized(most->first) ? most->first : compute;
+}
+
 void Bench::prefill() {
-  const Subject subject = open_subject();
+  const Subject subject = open_subject(serving_form());
   const Model& model = *subject.model;
   EngineOptions options;
   options.compute = compute_;
@@ -281,9 +295,10 @@ void Bench::prefill() {
   for (const ParameterSpec& spec : model.parameters()) {
     if (spec.name == model.head()) flops -= 2 * static_cast<double>(spec.shape.elements());
   }
-  put(fmt::format("prefill_{}_{}", dtype_name(compute_), length),
+  const DType type = subject.product_type(compute_);
+  put(fmt::format("prefill_{}_{}", dtype_name(type), length),
       static_cast<double>(length) / *std::min_element(times.begin(), times.end()), "tokens/s",
-      peak(compute_) / flops, subject.name);
+      peak(type) / flops, subject.name);
 }
 
 // Tokens per second if a step did nothing but read the weights once and every request's cache.
@@ -323,13 +338,14 @@ void Bench::decode_requests(Subject& subject, int64_t requests, int64_t prompt, 
     if (i > 0) rates.push_back(static_cast<double>(generated - requests) / seconds);
   }
   const double mean_length = static_cast<double>(prompt) + static_cast<double>(tokens) / 2;
-  put(fmt::format("decode_{}_{}_request{}", dtype_name(compute_), requests, requests > 1 ? "s" : ""),
+  put(fmt::format("decode_{}_{}_request{}", dtype_name(subject.product_type(compute_)), requests,
+                  requests > 1 ? "s" : ""),
       *std::max_element(rates.begin(), rates.end()), "tokens/s",
       decode_ceiling(subject, requests, mean_length), subject.name);
 }
 
 void Bench::decode() {
-  Subject subject = open_subject();
+  Subject subject = open_subject(serving_form());
   const int64_t context = std::min<int64_t>(subject.model->shape().context_length, 144);
   const int64_t prompt = std::max<int64_t>(1, context / 9);
   require(context - prompt >= 2, "the model's context of {} tokens is too short for this benchmark", context);

@@ -200,4 +200,10 @@ int64_t Decoder::read_window(std::string_view source) const {
   return it == config_.end() || it->is_null() ? 0 : config_size(config_, "sliding_window", source);
 }
 
+std::vector<int64_t> Decoder::read_qwen_windows(std::string_view source) const {
+  const bool uses = json_get<bool>(config_, "use_sliding_window", source, false);
+  const auto first = json_get<int64_t>(config_, "max_window_layers", source, 28);
+  return read_windows(uses ? read_window(source) : 0, source, [&](int i) { return i >= first; });
+}
+
 }  // namespace vertebra

@@ -67,6 +67,10 @@ class Decoder : public Model {
   Value project(ModelContext& context, Value x, const std::string& name) const;
   // x [N, E] -> [N, heads, D]
   Value project_to_heads(ModelContext& context, Value x, const std::string& name, int64_t head_dim = 0) const;
+  // The same, each head normed by itself: "at"_proj and "at"_norm.
+  Value project_to_normed_heads(ModelContext& context, Value x, const std::string& at) const {
+    return norm(context, project_to_heads(context, x, at + "_proj"), at + "_norm");
+  }
   // x [N, H, D] -> [N, E]
   Value project_heads(ModelContext& context, Value x, const std::string& name) const;
   Value activate(Value x) const;
@@ -88,6 +92,19 @@ class Decoder : public Model {
   }
   // sliding_window, 0 for null or none.
   int64_t read_window(std::string_view source) const;
+  // The window of every layer, 0 where it sees all: `window` in those that layer_types calls
+  // sliding_attention, or `fallback` of their number where there is no such list.
+  template <class Fallback>
+  std::vector<int64_t> read_windows(int64_t window, std::string_view source, Fallback&& fallback) const {
+    const auto types = read_layer_types(source, {"full_attention", "sliding_attention"}, [&](int i) {
+      return window > 0 && fallback(i) ? "sliding_attention" : "full_attention";
+    });
+    std::vector<int64_t> out;
+    for (const std::string& type : types) out.push_back(type == "sliding_attention" ? window : 0);
+    return out;
+  }
+  // Those of Qwen: the first max_window_layers see all, where use_sliding_window is set at all.
+  std::vector<int64_t> read_qwen_windows(std::string_view source) const;
 
   Json config_;
   ModelShape shape_;

@@ -10,7 +10,7 @@ class GptOss final : public Decoder {
   GptOss(const Json& config, std::string_view source)
       : Decoder(config, source, {.norm_epsilon = 1e-5}),
         rotary_(rope_settings(config, source, 150000), shape_.head_dim, shape_.context_length, source),
-        window_(read_window(source)),
+        windows_(read_windows(read_window(source), source, [](int i) { return i % 2 == 0; })),
         alpha_(json_get<double>(config, "swiglu_alpha", source, 1.702)),
         limit_(json_get<double>(config, "swiglu_limit", source, 7.0)) {
     require(activation_ == "silu", Code::kUnimplemented, "{}: hidden_act '{}' is not supported; silu is",
@@ -18,8 +18,6 @@ class GptOss final : public Decoder {
     shape_.experts = static_cast<int>(config_size(config, "num_local_experts", source, 1 << 16));
     shape_.experts_per_token =
         static_cast<int>(config_size(config, "num_experts_per_tok", source, shape_.experts));
-    types_ = read_layer_types(source, {"full_attention", "sliding_attention"},
-                              [](int i) { return i % 2 == 0 ? "sliding_attention" : "full_attention"; });
     const int64_t E = shape_.embedding, F = feed_forward_, X = shape_.experts;
     const Bias bias = json_get<bool>(config, "attention_bias", source, true) ? Bias::kYes : Bias::kNo;
     declare_embedding();
@@ -51,9 +49,8 @@ class GptOss final : public Decoder {
   Value experts(ModelContext& context, Value x, const std::string& at) const;
 
   RotaryPositions rotary_;
-  int64_t window_ = 0;
+  std::vector<int64_t> windows_;  // by layer
   double alpha_, limit_;
-  std::vector<std::string> types_;
 };
 
 // x [N, E] through the experts chosen for each token.
@@ -84,7 +81,7 @@ Value GptOss::forward(ModelContext& context, Value tokens, Value positions) cons
       const Value q = project_to_heads(context, h, at + "self_attn.q_proj");  // [N, H, D]
       const Value k = project_to_heads(context, h, at + "self_attn.k_proj");  // [N, K, D]
       const Value v = project_to_heads(context, h, at + "self_attn.v_proj");
-      const int64_t window = types_[static_cast<size_t>(i)] == "sliding_attention" ? window_ : 0;
+      const int64_t window = windows_[static_cast<size_t>(i)];
       const Value out =
           context.attend(i, rotary_(context, q, positions), rotary_(context, k, positions), v,
                          {.window = window, .sinks = context.parameter(at + "self_attn.sinks")});

@@ -9,12 +9,8 @@ class Qwen2 final : public Decoder {
  public:
   Qwen2(const Json& config, std::string_view source)
       : Decoder(config, source, {}),
-        rotary_(rope_settings(config, source), shape_.head_dim, shape_.context_length, source) {
-    if (json_get<bool>(config, "use_sliding_window", source, false)) window_ = read_window(source);
-    const auto first = json_get<int64_t>(config, "max_window_layers", source, 28);
-    types_ = read_layer_types(source, {"full_attention", "sliding_attention"}, [&](int i) {
-      return window_ > 0 && i >= first ? "sliding_attention" : "full_attention";
-    });
+        rotary_(rope_settings(config, source), shape_.head_dim, shape_.context_length, source),
+        windows_(read_qwen_windows(source)) {
     declare_embedding();
     for (int i = 0; i < shape_.layers; ++i) {
       const std::string at = layer_name(i);
@@ -31,8 +27,7 @@ class Qwen2 final : public Decoder {
 
  private:
   RotaryPositions rotary_;
-  int64_t window_ = 0;
-  std::vector<std::string> types_;
+  std::vector<int64_t> windows_;  // by layer
 };
 
 Value Qwen2::forward(ModelContext& context, Value tokens, Value positions) const {
@@ -46,7 +41,7 @@ Value Qwen2::forward(ModelContext& context, Value tokens, Value positions) const
       const Value q = project_to_heads(context, h, at + "self_attn.q_proj");  // [N, H, D]
       const Value k = project_to_heads(context, h, at + "self_attn.k_proj");  // [N, K, D]
       const Value v = project_to_heads(context, h, at + "self_attn.v_proj");
-      const int64_t window = types_[static_cast<size_t>(i)] == "sliding_attention" ? window_ : 0;
+      const int64_t window = windows_[static_cast<size_t>(i)];
       const Value out = context.attend(i, rotary_(context, q, positions), rotary_(context, k, positions), v,
                                        {.window = window});
       x = context.residual(add(x, project_heads(context, out, at + "self_attn.o_proj")));

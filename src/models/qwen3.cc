@@ -8,12 +8,8 @@ class Qwen3 final : public Decoder {
  public:
   Qwen3(const Json& config, std::string_view source)
       : Decoder(config, source, {}),
-        rotary_(rope_settings(config, source), shape_.head_dim, shape_.context_length, source) {
-    if (json_get<bool>(config, "use_sliding_window", source, false)) window_ = read_window(source);
-    const auto first = json_get<int64_t>(config, "max_window_layers", source, 28);
-    types_ = read_layer_types(source, {"full_attention", "sliding_attention"}, [&](int i) {
-      return window_ > 0 && i >= first ? "sliding_attention" : "full_attention";
-    });
+        rotary_(rope_settings(config, source), shape_.head_dim, shape_.context_length, source),
+        windows_(read_qwen_windows(source)) {
     const Bias bias = json_get<bool>(config, "attention_bias", source, false) ? Bias::kYes : Bias::kNo;
     declare_embedding();
     for (int i = 0; i < shape_.layers; ++i) {
@@ -33,8 +29,7 @@ class Qwen3 final : public Decoder {
 
  private:
   RotaryPositions rotary_;
-  int64_t window_ = 0;
-  std::vector<std::string> types_;
+  std::vector<int64_t> windows_;  // by layer
 };
 
 Value Qwen3::forward(ModelContext& context, Value tokens, Value positions) const {
@@ -45,14 +40,12 @@ Value Qwen3::forward(ModelContext& context, Value tokens, Value positions) const
     {
       const Graph::Scope scope(context.graph(), "attention");
       const Value h = norm(context, x, at + "input_layernorm");
-      const auto normed_heads = [&](const std::string& name) {
-        const Value heads = project_to_heads(context, h, at + "self_attn." + name + "_proj");
-        return norm(context, heads, at + "self_attn." + name + "_norm");
-      };
-      const Value q = rotary_(context, normed_heads("q"), positions);  // [N, H, D]
-      const Value k = rotary_(context, normed_heads("k"), positions);  // [N, K, D]
+      const Value q =
+          rotary_(context, project_to_normed_heads(context, h, at + "self_attn.q"), positions);  // [N, H, D]
+      const Value k =
+          rotary_(context, project_to_normed_heads(context, h, at + "self_attn.k"), positions);  // [N, K, D]
       const Value v = project_to_heads(context, h, at + "self_attn.v_proj");
-      const int64_t window = types_[static_cast<size_t>(i)] == "sliding_attention" ? window_ : 0;
+      const int64_t window = windows_[static_cast<size_t>(i)];
       const Value out = context.attend(i, q, k, v, {.window = window});
       x = context.residual(add(x, project_heads(context, out, at + "self_attn.o_proj")));
     }

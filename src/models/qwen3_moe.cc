@@ -87,12 +87,10 @@ Value Qwen3Moe::forward(ModelContext& context, Value tokens, Value positions) co
     {
       const Graph::Scope scope(context.graph(), "attention");
       const Value h = norm(context, x, at + "input_layernorm");
-      const auto normed_heads = [&](const std::string& name) {
-        const Value heads = project_to_heads(context, h, at + "self_attn." + name + "_proj");
-        return norm(context, heads, at + "self_attn." + name + "_norm");
-      };
-      const Value q = rotary_(context, normed_heads("q"), positions);  // [N, H, D]
-      const Value k = rotary_(context, normed_heads("k"), positions);  // [N, K, D]
+      const Value q =
+          rotary_(context, project_to_normed_heads(context, h, at + "self_attn.q"), positions);  // [N, H, D]
+      const Value k =
+          rotary_(context, project_to_normed_heads(context, h, at + "self_attn.k"), positions);  // [N, K, D]
       const Value v = project_to_heads(context, h, at + "self_attn.v_proj");
       const Value out = context.attend(i, q, k, v);
       x = context.residual(add(x, project_heads(context, out, at + "self_attn.o_proj")));

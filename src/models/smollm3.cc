@@ -10,10 +10,9 @@ class SmolLM3 final : public Decoder {
       : Decoder(config, source, {.tied = true}),
         rotary_(rope_settings(config, source, 2e6), shape_.head_dim, shape_.context_length, source) {
     read_turning_layers(source);
-    if (json_get<bool>(config, "use_sliding_window", source, false)) window_ = read_window(source);
-    types_ = read_layer_types(source, {"full_attention", "sliding_attention"}, [&](int i) {
-      return window_ > 0 && !turns_[static_cast<size_t>(i)] ? "sliding_attention" : "full_attention";
-    });
+    const bool uses_window = json_get<bool>(config, "use_sliding_window", source, false);
+    windows_ = read_windows(uses_window ? read_window(source) : 0, source,
+                            [&](int i) { return !turns_[static_cast<size_t>(i)]; });
     const auto bias = [&](const char* key) {
       return json_get<bool>(config, key, source, false) ? Bias::kYes : Bias::kNo;
     };
@@ -45,9 +44,8 @@ class SmolLM3 final : public Decoder {
   }
 
   RotaryPositions rotary_;
-  int64_t window_ = 0;
   std::vector<bool> turns_;
-  std::vector<std::string> types_;
+  std::vector<int64_t> windows_;  // by layer
 };
 
 Value SmolLM3::forward(ModelContext& context, Value tokens, Value positions) const {
@@ -65,7 +63,7 @@ Value SmolLM3::forward(ModelContext& context, Value tokens, Value positions) con
         q = rotary_(context, q, positions);
         k = rotary_(context, k, positions);
       }
-      const int64_t window = types_[static_cast<size_t>(i)] == "sliding_attention" ? window_ : 0;
+      const int64_t window = windows_[static_cast<size_t>(i)];
       const Value out = context.attend(i, q, k, v, {.window = window});
       x = context.residual(add(x, project_heads(context, out, at + "self_attn.o_proj")));
     }

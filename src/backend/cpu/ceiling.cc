@@ -52,22 +52,24 @@ double measure_int8_ceiling(ThreadTeam& team, const KernelTable& table) {
   return static_cast<double>(k.multiply_adds_per_round_int8) * kRounds * team.size() / best_s;
 }
 
-double measure_read_bandwidth(ThreadTeam& team, const KernelTable& table) {
-  constexpr int64_t kBytes = int64_t{256} << 20, kChunk = int64_t{1} << 20;
-  const std::unique_ptr<void, void (*)(void*)> buffer(std::aligned_alloc(4096, kBytes), std::free);
-  require(buffer != nullptr, Code::kResourceExhausted, "no memory for a buffer of {} bytes to read", kBytes);
+double measure_read_bandwidth(ThreadTeam& team, const KernelTable& table, int64_t size_bytes) {
+  constexpr int64_t kWhole = int64_t{256} << 20, kChunk = int64_t{1} << 18;
+  const int64_t chunks = std::max<int64_t>(1, size_bytes / kChunk), size = chunks * kChunk;
+  const std::unique_ptr<void, void (*)(void*)> buffer(std::aligned_alloc(4096, static_cast<size_t>(size)),
+                                                      std::free);
+  require(buffer != nullptr, Code::kResourceExhausted, "no memory for a buffer of {} bytes to read", size);
   auto* bytes = static_cast<std::byte*>(buffer.get());
-  team.parallel_for(kBytes / kChunk,
-                    [&](int64_t chunk, int) { std::memset(bytes + chunk * kChunk, 1, kChunk); });
+  team.parallel_for(chunks, [&](int64_t chunk, int) { std::memset(bytes + chunk * kChunk, 1, kChunk); });
   double best_s = 1e30;
-  for (int pass = 0; pass < 6; ++pass) {
+  const int64_t passes = std::clamp<int64_t>(6 * kWhole / size, 6, 60);
+  for (int64_t pass = 0; pass < passes; ++pass) {
     const double start = now_s();
-    team.parallel_for(kBytes / kChunk, [&](int64_t chunk, int) {
+    team.parallel_for(chunks, [&](int64_t chunk, int) {
       sink.store(table.ceiling->read(bytes + chunk * kChunk, kChunk), std::memory_order_relaxed);
     });
     best_s = std::min(best_s, now_s() - start);
   }
-  return static_cast<double>(kBytes) / best_s;
+  return static_cast<double>(size) / best_s;
 }
 
 }  // namespace vertebra

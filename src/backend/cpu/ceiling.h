@@ -18,8 +18,9 @@ double measure_fma_ceiling(DType dtype, ThreadTeam& team = global_thread_team(),
 // weights do them.
 double measure_int8_ceiling(ThreadTeam& team = global_thread_team(), const KernelTable& table = kernels());
 
-// Bytes per second read from main memory: the best of several passes over a buffer of 256 MiB, about 0.2 s.
-// Throws resource_exhausted when the buffer cannot be had.
-double measure_read_bandwidth(ThreadTeam& team = global_thread_team(), const KernelTable& table = kernels());
+// Bytes per second that reading a buffer again and again gives: the best of several passes, about 0.2 s for
+// the 256 MiB that no cache holds. Throws resource_exhausted when the buffer cannot be had.
+double measure_read_bandwidth(ThreadTeam& team = global_thread_team(), const KernelTable& table = kernels(),
+                              int64_t size_bytes = int64_t{256} << 20);
 
 }  // namespace vertebra
