@@ -1,8 +1,7 @@
 #include "engine/gguf_text.h"
 
 #include "base/error.h"
-#include "text/byte_level.h"
-#include "text/gguf_vocabulary.h"
+#include "text/gguf_pretokenizers.h"
 #include "text/pretokenizer.h"
 
 namespace vertebra {
@@ -23,24 +22,19 @@ std::vector<std::string> pieces(const Json& pre_tokenizer, const std::string& so
   return out;
 }
 
-// The name of the pre-tokenizer: that of a vocabulary which, read back, cuts text in the same way.
+// The name of the pre-tokenizer: one that cuts text in the same way.
 std::string find_pre(const Json& tokenizer, const std::string& source) {
   const bool ignores_merges = tokenizer["model"].value("ignore_merges", false);
   const auto wanted = pieces(tokenizer["pre_tokenizer"], source);
-  for (const char* pre : {"gpt-2", "smollm", "llama-bpe", "qwen2", "dbrx"}) {
-    GgufVocabulary one;
-    one.model = "gpt2";
-    one.pre = pre;
-    for (int byte = 0; byte < 256; ++byte)
-      one.tokens.push_back(spell_bytes(std::string(1, static_cast<char>(byte))));
-    const Json found = tokenizer_from_gguf(one, source).to_json();
-    if (found["model"].value("ignore_merges", false) == ignores_merges &&
-        pieces(found["pre_tokenizer"], source) == wanted)
+  constexpr const char* kNames[] = {"gpt-2",  "smollm", "llama-bpe",      "qwen2",       "dbrx",  "qwen35",
+                                    "gpt-4o", "tekken", "deepseek-coder", "deepseek-v3", "falcon"};
+  for (const char* pre : kNames) {
+    const GgufPretokenizer& one = find_gguf_pretokenizer(pre, source);
+    if (one.ignore_merges == ignores_merges && pieces(gguf_pretokenizer_section(one), source) == wanted)
       return pre;
   }
-  fail(Code::kUnimplemented,
-       "{}: the pre-tokenizer {} has no name in GGUF; those of gpt-2, smollm, llama-bpe, qwen2 and dbrx have",
-       source, json_line(tokenizer["pre_tokenizer"]));
+  fail(Code::kUnimplemented, "{}: the pre-tokenizer {} has no name in GGUF; those of {} have", source,
+       json_line(tokenizer["pre_tokenizer"]), fmt::join(kNames, ", "));
 }
 
 }  // namespace

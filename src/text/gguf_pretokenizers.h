@@ -1,4 +1,5 @@
-// The names of `tokenizer.ggml.pre` and what they stand for. Called by gguf_vocabulary.cc.
+// The names of `tokenizer.ggml.pre` and what they stand for. Called by whatever reads and writes vocabularies of
+// GGUF files.
 #pragma once
 
 #include <string>
