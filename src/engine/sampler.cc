@@ -73,52 +73,64 @@ SampledToken Sampler::sample(std::span<const float> logits, std::span<const int3
   }
   keep(scores);
   double mass = 0;
-  for (const int32_t id : order_) mass += weights_[static_cast<size_t>(id)];
+  for (const double weight : weights_) mass += weight;
   double target = sampling_uniform(options_.seed, position) * mass;
-  for (const int32_t id : order_) {
-    target -= weights_[static_cast<size_t>(id)];
-    if (target < 0) return chosen(id);
+  for (size_t i = 0; i < order_.size(); ++i) {
+    target -= weights_[i];
+    if (target < 0) return chosen(order_[i]);
   }
   return chosen(order_.back());
 }
 
 void Sampler::keep(std::span<const float> scores) {
-  const float largest = *std::max_element(scores.begin(), scores.end());
-  weights_.resize(scores.size());
-  double total = 0;
-  for (size_t i = 0; i < scores.size(); ++i) {
-    weights_[i] = std::exp((scores[i] - static_cast<double>(largest)) / options_.temperature);
-    total += weights_[i];
-  }
-  const size_t most =
-      options_.top_k > 0 ? std::min(static_cast<size_t>(options_.top_k), scores.size()) : scores.size();
-  if (most == scores.size() && options_.top_p >= 1) {  // no order is needed
-    order_.clear();
-    for (size_t i = 0; i < scores.size(); ++i) {
-      if (weights_[i] >= options_.min_p) order_.push_back(static_cast<int32_t>(i));
+  const auto largest = static_cast<double>(*std::max_element(scores.begin(), scores.end()));
+  const auto weight = [&](int32_t id) {
+    return std::exp((scores[static_cast<size_t>(id)] - largest) / options_.temperature);
+  };
+  const size_t all = scores.size(),
+               most = options_.top_k > 0 ? std::min(static_cast<size_t>(options_.top_k), all) : all;
+  order_.clear();
+  weights_.clear();
+  if (most == all && options_.top_p >= 1) {  // no order is needed
+    for (int32_t id = 0; id < static_cast<int32_t>(all); ++id) {
+      const double its = weight(id);
+      if (its < options_.min_p) continue;
+      order_.push_back(id);
+      weights_.push_back(its);
     }
-    if (order_.empty()) order_.push_back(0);  // logits that are not numbers
-    return;
+  } else {
+    keep_likeliest(scores, most, weight);
+    std::sort(order_.begin(), order_.end());
+    for (const int32_t id : order_) weights_.push_back(weight(id));
   }
+  if (order_.empty()) {  // logits that are not numbers
+    order_ = {0};
+    weights_ = {1};
+  }
+}
+
+template <class Weight>
+void Sampler::keep_likeliest(std::span<const float> scores, size_t most, const Weight& weight) {
+  const bool whole = most == scores.size();
+  double total = 0;
+  for (int32_t id = 0; whole && id < static_cast<int32_t>(most); ++id) total += weight(id);
   // The likeliest few hold nearly all of the mass: more of the order is only worked out when they do not.
   size_t kept = 0;
-  for (size_t ordered = std::min<size_t>(most, options_.top_k > 0 ? most : 256);;
-       ordered = std::min(most, ordered * 8)) {
+  for (size_t ordered = whole ? std::min<size_t>(most, 256) : most;; ordered = std::min(most, ordered * 8)) {
     order_by_logit(scores, ordered, order_);
-    if (most < scores.size() && ordered == most) {
+    if (!whole) {
       total = 0;
-      for (const int32_t id : order_) total += weights_[static_cast<size_t>(id)];
+      for (const int32_t id : order_) total += weight(id);
     }
     double mass = 0;
-    kept = 0;
-    while (kept < order_.size() && weights_[static_cast<size_t>(order_[kept])] >= options_.min_p &&
-           (kept == 0 || mass < options_.top_p * total)) {
-      mass += weights_[static_cast<size_t>(order_[kept++])];
+    for (kept = 0; kept < order_.size(); ++kept) {
+      const double its = weight(order_[kept]);
+      if (its < options_.min_p || (kept > 0 && mass >= options_.top_p * total)) break;
+      mass += its;
     }
     if (kept < order_.size() || ordered == most) break;
   }
   order_.resize(std::max<size_t>(kept, 1));
-  std::sort(order_.begin(), order_.end());
 }
 
 }  // namespace vertebra

@@ -34,12 +34,15 @@ class Sampler {
 
  private:
   SamplingOptions options_;
-  // Fills weights_ and the ids that the cuts keep, ascending, in order_.
+  // Fills order_ with the ids that the cuts keep, ascending, and weights_ with exp((logit - largest) /
+  // temperature) of each.
   void keep(std::span<const float> scores);
+  template <class Weight>
+  void keep_likeliest(std::span<const float> scores, size_t most, const Weight& weight);
 
   std::vector<float> penalized_;
   std::vector<int32_t> order_;
-  std::vector<double> weights_;  // by id: exp((logit - largest) / temperature)
+  std::vector<double> weights_;
 };
 
 // The number in [0, 1), exact in f32, that chooses the token at `position`: the first id, in ascending order,
