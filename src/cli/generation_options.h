@@ -17,7 +17,7 @@ struct GenerationFlags {
   TextOptions text;
   int64_t context = 0;
   std::optional<int64_t> draft_tokens;
-  bool dequantize = false;
+  std::optional<bool> dequantize;
 
   void add(CLI::App& app) {
     app.add_option("model", model, "A model folder, a GGUF file, or a run folder")->required();
@@ -47,11 +47,15 @@ struct GenerationFlags {
            "Tokens tried at once where the text repeats itself; the answer stays the same (default: 8 on "
            "the CPU, else 0)")
         ->check(CLI::Range(int64_t{0}, int64_t{64}));
-    app.add_flag("--dequantize", dequantize, "Turn block-quantized weights into f32 when they are loaded");
+    app.add_flag(
+        "--dequantize,!--no-dequantize", dequantize,
+        "Turn block-quantized weights into f32 when they are loaded (default: on a device, not on the "
+        "CPU)");
   }
 
+  // A device's compiler turns quantized weights into floats in every step, which takes time.
   WeightForm weight_form(const Backend& backend) const {
-    return backend.host_memory() && !dequantize ? WeightForm::kStored : WeightForm::kF32;
+    return dequantize.value_or(!backend.host_memory()) ? WeightForm::kF32 : WeightForm::kStored;
   }
 
   // A device compiles one more step for every number of rows: there nothing is tried unless asked for.

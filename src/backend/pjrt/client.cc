@@ -111,6 +111,7 @@ DeviceBuffer::~DeviceBuffer() {
 
 DeviceBuffer DeviceBuffer::upload(const std::shared_ptr<Client>& client, DeviceHandle* device,
                                   const Tensor& host) {
+  VERTEBRA_CHECK(element_type(host.dtype()) != ElementType::kInvalid, "a type that no device knows");
   const std::vector<int64_t> sizes = host.shape().sizes();
   static const std::byte nothing{};  // a tensor without elements may have no memory
   BufferFromHostArgs args = {};

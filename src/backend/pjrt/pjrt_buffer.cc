@@ -4,6 +4,7 @@
 
 #include "backend/bounded_types.h"
 #include "backend/pjrt/bounded_shapes.h"
+#include "backend/pjrt/device_type.h"
 #include "backend/pjrt/shards.h"
 #include "base/error.h"
 
@@ -16,11 +17,18 @@ PjrtBuffer::PjrtBuffer(std::shared_ptr<const DeviceMesh> mesh, const TensorType&
       type_(at_bounds(declared)),
       padded_(type_),
       sharding_(on_mesh(sharding, mesh_->mesh)) {
-  shard_shape(declared.shape, sharding_, mesh_->mesh, "a buffer of type " + declared.to_string());
+  const Shape part =
+      shard_shape(declared.shape, sharding_, mesh_->mesh, "a buffer of type " + declared.to_string());
+  require(
+      !is_block_quantized(declared.dtype) || part[part.rank() - 1] % block_size(declared.dtype).elements == 0,
+      "a buffer of type {}: rows cut into parts of {} elements, which are no whole blocks of {}: another "
+      "mesh, or "
+      "weights that are not quantized",
+      declared.to_string(), part[part.rank() - 1], block_size(declared.dtype).elements);
 }
 
 TensorType PjrtBuffer::part_type(const TensorType& whole) const {
-  return {whole.dtype, shard_shape(whole.shape, sharding_, mesh_->mesh, "a buffer")};
+  return device_type({whole.dtype, shard_shape(whole.shape, sharding_, mesh_->mesh, "a buffer")});
 }
 
 Tensor PjrtBuffer::to_host() const {
@@ -31,32 +39,34 @@ Tensor PjrtBuffer::to_host() const {
 }
 
 std::unique_ptr<PendingTensor> PjrtBuffer::read() const {
-  if (given_up_ || parts_.empty() || padded_ != type_ || !sharding_.is_replicated()) return Buffer::read();
+  const bool as_it_lies = padded_ == type_ && sharding_.is_replicated() && device_type(type_) == type_;
+  if (given_up_ || parts_.empty() || !as_it_lies) return Buffer::read();
   return parts_[0].start_download(padded_);
 }
 
 Tensor PjrtBuffer::download() const {
-  if (sharding_.is_replicated()) return parts_[0].start_download(padded_)->wait();
   const TensorType part = part_type(padded_);
-  Tensor whole(padded_);
+  if (sharding_.is_replicated()) return from_device(parts_[0].start_download(part)->wait(), padded_);
+  Tensor whole(device_type(padded_));
   std::vector<std::pair<std::vector<int64_t>, std::unique_ptr<Download>>> copies;
   std::set<std::vector<int64_t>> seen;  // the same part may lie on several devices
   for (size_t i = 0; i < parts_.size(); ++i) {
     const std::vector<int64_t> start =
-        shard_start(padded_.shape, sharding_, mesh_->mesh, static_cast<int64_t>(i));
+        shard_start(whole.shape(), sharding_, mesh_->mesh, static_cast<int64_t>(i));
     if (seen.insert(start).second) copies.emplace_back(start, parts_[i].start_download(part));
   }
   for (const auto& [start, copy] : copies) put_part(whole, start, copy->wait());
-  return whole;
+  return from_device(whole, padded_);
 }
 
 std::vector<DeviceBuffer> PjrtBuffer::upload(const Tensor& padded) const {
   const Shape part = part_type(padded.type()).shape;
+  const Tensor bytes = as_on_device(padded);
   std::vector<DeviceBuffer> out;
   for (size_t i = 0; i < mesh_->size(); ++i) {
     const std::vector<int64_t> start =
-        shard_start(padded.shape(), sharding_, mesh_->mesh, static_cast<int64_t>(i));
-    out.push_back(DeviceBuffer::upload(mesh_->client, mesh_->device(i), take_part(padded, start, part)));
+        shard_start(bytes.shape(), sharding_, mesh_->mesh, static_cast<int64_t>(i));
+    out.push_back(DeviceBuffer::upload(mesh_->client, mesh_->device(i), take_part(bytes, start, part)));
   }
   return out;
 }

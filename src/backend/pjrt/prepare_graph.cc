@@ -8,15 +8,10 @@
 namespace vertebra::pjrt {
 
 Graph prepare_graph(const Graph& graph, const Vendor&, const Mesh& mesh) {
-  for (const auto& input : graph.inputs()) {
-    const DType dtype = input.value.dtype();
-    require(!is_block_quantized(dtype), Code::kUnimplemented,
-            "input '{}' is {}: block-quantized weights run on the CPU only; convert the model to bf16 or f32 "
-            "first",
-            input.name, dtype_name(dtype));
-  }
   const Graph merged = fuse(eliminate_common_subexpressions(eliminate_dead_code(graph)));
   const Graph primitive = decompose(merged, [&](const Node& node) {
+    if (node.op->name == "embedding")
+      return is_block_quantized(node.operands[0].dtype());  // rows, then floats
     return node.op->name == "write_rows" || (node.op->name == "with_sharding" && mesh.devices() > 1);
   });
   Graph out = eliminate_dead_code(eliminate_common_subexpressions(primitive));

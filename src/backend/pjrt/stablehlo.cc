@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "backend/pjrt/chip_rules.h"
+#include "backend/pjrt/device_type.h"
 #include "backend/pjrt/sharding_text.h"
 #include "backend/pjrt/stablehlo_loop.h"
 #include "backend/pjrt/stablehlo_ops.h"
@@ -16,8 +17,8 @@ bool HloCall::banned(std::string_view operation) const {
 }
 
 HloTranslation find_translation(std::string_view op) {
-  for (const auto find :
-       {find_elementwise_translation, find_structural_translation, find_indexing_translation}) {
+  for (const auto find : {find_elementwise_translation, find_structural_translation,
+                          find_indexing_translation, find_block_translation}) {
     if (const HloTranslation found = find(op)) return found;
   }
   return nullptr;
@@ -76,7 +77,8 @@ class Printer {
     std::string arguments, results;
     for (size_t i = 0; i < graph_.inputs().size(); ++i) {
       const auto& input = graph_.inputs()[i];
-      const HloValue value = {fmt::format("%arg{}.{}", i, hlo_name(input.name)), input.value.type()};
+      const HloValue value = {fmt::format("%arg{}.{}", i, hlo_name(input.name)),
+                              device_type(input.value.type())};
       values_[static_cast<size_t>(input.value.node->id)] = value;
       inputs.push_back(value.type);
       arguments += fmt::format("{}{}: {}", i == 0 ? "" : ", ", value.name, hlo_type(value.type));

@@ -18,25 +18,6 @@ Ints count(int64_t first, int64_t limit) {
   return out;
 }
 
-// Rows of the table at the indices. Clamped here as well: an index outside is an error at run time on some
-// chips.
-HloValue rows_at(HloEmitter& emit, const HloValue& table, const HloValue& indices) {
-  const TensorType scalar = {DType::kI32, Shape{}};
-  const double last = static_cast<double>(table.type.shape[0] - 1);
-  const HloValue clamped =
-      emit.emit("stablehlo.clamp", {emit.splat(scalar, 0), indices, emit.splat(scalar, last)}, indices.type);
-  const int64_t index_rank = indices.type.shape.rank();
-  Ints sizes = table.type.shape.sizes();
-  sizes[0] = 1;
-  TensorType result = {table.type.dtype, indices.type.shape};
-  for (int i = 1; i < table.type.shape.rank(); ++i) result.shape.push_back(table.type.shape.dim(i));
-  return emit.emit(
-      "stablehlo.gather", {table, clamped}, result,
-      fmt::format("dimension_numbers = #stablehlo.gather<offset_dims = {}, collapsed_slice_dims = [0], "
-                  "start_index_map = [0], index_vector_dim = {}>, slice_sizes = {}",
-                  hlo_bracketed(count(index_rank, result.shape.rank())), index_rank, hlo_list(sizes)));
-}
-
 HloValue gather_rows(const HloCall& call) { return rows_at(call.emit, call.operand(0), call.operand(1)); }
 
 // Rows written at i32 indices, combined with what is there by the region.
@@ -270,6 +251,24 @@ HloValue random_bits(const HloCall& call) {
 }
 
 }  // namespace
+
+// Clamped here as well: an index outside is an error at run time on some chips.
+HloValue rows_at(HloEmitter& emit, const HloValue& table, const HloValue& indices) {
+  const TensorType scalar = {DType::kI32, Shape{}};
+  const double last = static_cast<double>(table.type.shape[0] - 1);
+  const HloValue clamped =
+      emit.emit("stablehlo.clamp", {emit.splat(scalar, 0), indices, emit.splat(scalar, last)}, indices.type);
+  const int64_t index_rank = indices.type.shape.rank();
+  Ints sizes = table.type.shape.sizes();
+  sizes[0] = 1;
+  TensorType result = {table.type.dtype, indices.type.shape};
+  for (int i = 1; i < table.type.shape.rank(); ++i) result.shape.push_back(table.type.shape.dim(i));
+  return emit.emit(
+      "stablehlo.gather", {table, clamped}, result,
+      fmt::format("dimension_numbers = #stablehlo.gather<offset_dims = {}, collapsed_slice_dims = [0], "
+                  "start_index_map = [0], index_vector_dim = {}>, slice_sizes = {}",
+                  hlo_bracketed(count(index_rank, result.shape.rank())), index_rank, hlo_list(sizes)));
+}
 
 HloTranslation find_indexing_translation(std::string_view op) {
   static const std::map<std::string_view, HloTranslation> kTable = {

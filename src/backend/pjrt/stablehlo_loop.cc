@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "backend/pjrt/device_type.h"
 #include "base/error.h"
 
 namespace vertebra::pjrt {
@@ -68,9 +69,10 @@ class LoopPrinter {
 
   HloValue gather(const GraphLoop::Each& each) {
     std::vector<HloValue> rows;
-    const TensorType row = stacked(each.values[0].type(), 1);
+    const TensorType type = device_type(each.values[0].type());
+    const TensorType row = stacked(type, 1);
     for (const Value& value : each.values) rows.push_back(emit_.reshape(outside_(value), row.shape));
-    return emit_.concatenate(rows, 0, stacked(each.values[0].type(), loop_.count));
+    return emit_.concatenate(rows, 0, stacked(type, loop_.count));
   }
 
   std::vector<HloValue> arguments() {
@@ -113,7 +115,7 @@ class LoopPrinter {
       opened_[{Kind::kCarried, static_cast<int>(i)}] = variables[1 + i];
     for (size_t i = 0; i < loop_.each.size(); ++i) {
       const HloValue& stack = variables[first_each_ + i];
-      const TensorType& type = loop_.each[i].values[0].type();
+      const TensorType type = device_type(loop_.each[i].values[0].type());
       const HloValue row = emit_.dynamic_slice(
           stack, starts(emit_, row_index(loop_.each[i], variables[0]), stack), stacked(type, 1).shape);
       opened_[{Kind::kEach, static_cast<int>(i)}] = emit_.reshape(row, type.shape);

@@ -35,5 +35,9 @@ HloValue translate(HloEmitter& emit, const Node& node, std::span<const HloValue>
 HloTranslation find_elementwise_translation(std::string_view op);
 HloTranslation find_structural_translation(std::string_view op);
 HloTranslation find_indexing_translation(std::string_view op);
+HloTranslation find_block_translation(std::string_view op);  // operand 0: device_type of blocks
+
+// Rows of the table at i32 indices, which are clamped.
+HloValue rows_at(HloEmitter& emit, const HloValue& table, const HloValue& indices);
 
 }  // namespace vertebra::pjrt

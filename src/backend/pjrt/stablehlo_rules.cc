@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <map>
 #include <set>
 
 namespace vertebra::pjrt {
@@ -65,6 +66,18 @@ std::string clamp(const Operation& op) {
 }
 
 std::string convert(const Operation& op) { return expect_result(op, {result(op).element, in(op, 0).sizes}); }
+
+// Of the same width, or of operands whose last dimension is so many of them as make one of the result.
+std::string bitcast(const Operation& op) {
+  std::vector<int64_t> sizes = in(op, 0).sizes;
+  const size_t from = element_bytes(in(op, 0).element), to = element_bytes(result(op).element);
+  if (from != to) {
+    if (from == 0 || sizes.empty() || static_cast<size_t>(sizes.back()) * from != to)
+      return "the last dimension does not make one element of the result";
+    sizes.pop_back();
+  }
+  return expect_result(op, {result(op).element, sizes});
+}
 
 std::string iota(const Operation& op) {
   return has_axis(result(op), integer(op, "iota_dimension")) ? ""
@@ -298,6 +311,7 @@ std::vector<OperationRule> make_rules() {
       {"stablehlo.select", 3, {}, 0, select},
       {"stablehlo.clamp", 3, {}, 0, clamp},
       {"stablehlo.convert", 1, {}, 0, convert},
+      {"stablehlo.bitcast_convert", 1, {}, 0, bitcast},
       {"stablehlo.constant", 0, {{"value", Form::kElements}}, 0, any},
       {"stablehlo.iota", 0, {{"iota_dimension", Form::kInteger}}, 0, iota},
       {"stablehlo.reshape", 1, {}, 0, reshape},
@@ -347,6 +361,14 @@ std::vector<OperationRule> make_rules() {
 }
 
 }  // namespace
+
+size_t element_bytes(const std::string& element) {
+  static const std::map<std::string, size_t> kBytes = {{"f32", 4}, {"bf16", 2}, {"f16", 2},  {"f64", 8},
+                                                       {"i64", 8}, {"i32", 4},  {"ui32", 4}, {"i8", 1},
+                                                       {"ui8", 1}, {"i1", 1}};
+  const auto it = kBytes.find(element);
+  return it == kBytes.end() ? 0 : it->second;
+}
 
 const OperationRule* find_rule(std::string_view name) {
   static const std::vector<OperationRule> rules = make_rules();

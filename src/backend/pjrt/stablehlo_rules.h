@@ -1,6 +1,7 @@
 // What the verifier knows about each operation: operand count, attributes and their forms, types.
 #pragma once
 
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -33,6 +34,9 @@ struct OperationRule {
   std::string (*types)(const ParsedOperation&);
   int results = 1;  // -1: as many as operands
 };
+
+// Of one element ("f32"); 0 for a type that is not written.
+size_t element_bytes(const std::string& element);
 
 // Null for an unknown operation.
 const OperationRule* find_rule(std::string_view name);

@@ -28,14 +28,6 @@ bool is_number(std::string_view text) {
   return error == std::errc() && end == text.data() + text.size();
 }
 
-size_t element_bytes(const std::string& element) {
-  static const std::map<std::string, size_t> kBytes = {{"f32", 4}, {"bf16", 2}, {"f16", 2},  {"f64", 8},
-                                                       {"i64", 8}, {"i32", 4},  {"ui32", 4}, {"i8", 1},
-                                                       {"ui8", 1}, {"i1", 1}};
-  const auto it = kBytes.find(element);
-  return it == kBytes.end() ? 0 : it->second;
-}
-
 // The text between "dense<" and ">": nothing, one element, or the bytes of all in hexadecimal.
 bool is_data(std::string_view data, const ParsedType& type) {
   const size_t bytes = element_bytes(type.element);

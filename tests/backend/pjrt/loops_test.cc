@@ -16,6 +16,7 @@
 #include "ops/ops.h"
 #include "tests/backend/pjrt/with_plugin.h"
 #include "tests/engine/tiny_model.h"
+#include "tests/tensor/random_blocks.h"
 #include "train/evaluate.h"
 #include "train/train_graph.h"
 
@@ -170,6 +171,41 @@ TEST_P(PjrtLoops, GiveTheCpusLossCurve) {
     for (size_t i = 0; i < losses[0].size(); ++i)
       EXPECT_NEAR(losses[1][i], losses[0][i], 1e-4) << "step " << i;
   }
+}
+
+// The layers' blocks are stacked as bytes.
+TEST_P(PjrtLoops, TakeQuantizedWeights) {
+  constexpr int kLayers = 4;
+  Graph graph;
+  const Value x = graph.parameter("x", {DType::kF32, {3, 64}});
+  std::vector<Tensor> weights;
+  Value h = x;
+  for (int i = 0; i < kLayers; ++i) {
+    weights.push_back(random_blocks({DType::kQ5_0, {64, 64}}, Philox(7, std::to_string(i))));
+    const Value before = h;
+    h = linear(h, graph.parameter(fmt::format("w{}", i), weights.back().type()));
+    for (int j = 0; j < 13; ++j) h = add(tanh(h), before);
+  }
+  graph.add_output("y", h);
+  Tensor input(DType::kF32, {3, 64});
+  for (int64_t i = 0; i < input.elements(); ++i) input.set(i, std::sin(static_cast<double>(i)));
+  const Vendor unrolled = *find_vendor("cpu");
+  std::vector<Tensor> results;
+  for (const Vendor* vendor : {&unrolled, &looping()}) {
+    const auto backend =
+        make_pjrt_backend({.plugin = file(), .vendor = vendor, .cache = std::filesystem::path()});
+    BufferSet buffers;
+    buffers.set("x", backend->upload(input));
+    for (int i = 0; i < kLayers; ++i)
+      buffers.set(fmt::format("w{}", i), backend->upload(weights[static_cast<size_t>(i)]));
+    BoundExecutable executable(*backend, graph, buffers);
+    EXPECT_EQ(executable.executable().describe().find("stablehlo.while") != std::string::npos,
+              vendor == &looping());
+    executable.run();
+    results.push_back(buffers.at("y").to_host());
+  }
+  for (int64_t i = 0; i < results[0].elements(); ++i)
+    EXPECT_NEAR(results[1].at(i), results[0].at(i), 1e-3 * std::fabs(results[0].at(i)) + 1e-5) << i;
 }
 
 // With the residual stream pinned inside the loop.

@@ -13,6 +13,7 @@
 #include "ops/ops.h"
 #include "tests/backend/pjrt/small_training.h"
 #include "tests/backend/pjrt/with_plugin.h"
+#include "tests/tensor/random_blocks.h"
 
 namespace vertebra {
 namespace {
@@ -196,6 +197,35 @@ TEST_P(OnMesh, ABufferIsOneTensorHoweverItIsCut) {
   EXPECT_THROW(backend->allocate_sharded({DType::kF32, {4, 5}}, {{{}, {kTensor}}}), Error);
   EXPECT_THROW(backend->allocate_sharded({DType::kF32, {4}}, {{{}, {kTensor}}}), Error);
   EXPECT_THROW(backend->allocate_sharded({DType::kF32, {4, 4}}, {{{kTensor}, {kTensor}}}), Error);
+}
+
+// Rows of whole blocks on each device, as bytes.
+TEST_P(OnMesh, QuantizedWeightsAreCutBetweenBlocks) {
+  constexpr auto kFsdp = MeshAxis::kFsdp, kTensor = MeshAxis::kTensor;
+  const Tensor blocks = random_blocks({DType::kQ4_K, {6, 1024}}, Philox(3, "weight"));
+  Tensor input(DType::kF32, {2, 1024});
+  for (int64_t i = 0; i < input.elements(); ++i) input.set(i, static_cast<double>(i % 7 - 3));
+  std::vector<Tensor> results;
+  for (const Sharding& sharding :
+       {Sharding{}, Sharding{{{kFsdp}, {}}}, Sharding{{{}, {kTensor}}}, Sharding{{{kTensor}, {kFsdp}}}}) {
+    SCOPED_TRACE(sharding.to_string());
+    const auto backend = open({1, 2, 2});
+    Graph graph;
+    const Value x = graph.parameter("x", input.type());
+    const Value w = graph.parameter("w", blocks.type(), sharding);
+    graph.add_output("y", linear(x, w));
+    BufferSet buffers;
+    buffers.set("x", backend->upload(input));
+    buffers.set("w", backend->upload_sharded(blocks, sharding));
+    EXPECT_TRUE(buffers.at("w").to_host().same_bits(blocks));
+    BoundExecutable executable(*backend, graph, buffers);
+    executable.run();
+    results.push_back(buffers.at("y").to_host());
+    for (int64_t i = 0; i < results[0].elements(); ++i)
+      EXPECT_NEAR(results.back().at(i), results[0].at(i), 1e-3) << i;
+  }
+  const auto backend = open({1, 2, 2});
+  EXPECT_THROW(backend->allocate_sharded({DType::kQ4_K, {6, 512}}, {{{}, {kTensor, kFsdp}}}), Error);
 }
 
 // The plugin's own partitioner against our cutting: a graph whose inputs and outputs lie in different ways.

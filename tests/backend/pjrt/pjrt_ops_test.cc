@@ -75,9 +75,7 @@ struct OpGraph {
 
 OpGraph graph_of(const OpDef& op) {
   OpGraph out;
-  for (OpSample& sample : op.samples()) {
-    if (!has_blocks(sample)) out.samples.push_back(std::move(sample));
-  }
+  out.samples = op.samples();
   for (const OpSample& sample : out.samples) {
     for (const DType dtype : sample_dtypes(sample)) {
       const std::vector<Tensor> inputs = inputs_of(op, sample, dtype);

@@ -14,6 +14,7 @@
 #include "models/model.h"
 #include "ops/ops.h"
 #include "tests/backend/pjrt/with_plugin.h"
+#include "tests/tensor/random_blocks.h"
 #include "train/train_graph.h"
 
 namespace vertebra {
@@ -63,6 +64,10 @@ TEST_P(PjrtRun, EveryTypeMakesTheRoundTrip) {
       EXPECT_TRUE(back.same_bits(tensor)) << dtype_name(dtype) << " " << shape.to_string();
     }
   }
+  const Tensor blocks = random_blocks({DType::kQ6_K, {3, 512}}, Philox(1, "blocks"));
+  const Tensor back = upload(blocks)->to_host();
+  EXPECT_EQ(back.type(), blocks.type());
+  EXPECT_TRUE(back.same_bits(blocks));
 }
 
 TEST_P(PjrtRun, ADonatedBufferIsUpdatedInPlaceAgainAndAgain) {
