@@ -1,4 +1,5 @@
-// vertebra tokenizer train|encode|decode: a vocabulary from text, text to token ids, and back.
+// vertebra tokenizer train|encode|decode|render: a vocabulary from text, text to token ids, and back;
+// conversations to text.
 #include "text/tokenizer.h"
 
 #include <fmt/format.h>
@@ -18,6 +19,7 @@
 #include "data/document_reader.h"
 #include "engine/assistant.h"
 #include "text/bpe_trainer.h"
+#include "text/chat_template.h"
 
 namespace vertebra::cli {
 namespace {
@@ -217,33 +219,117 @@ struct DecodeFlags {
   }
 };
 
+// A chat template and what it is given beside the conversation.
+struct LoadedTemplate {
+  ChatTemplate chat_template;
+  ChatTemplateOptions options;
+};
+
+// Of a model folder, a GGUF file, a run folder with a model, or from a file of its own.
+LoadedTemplate load_template(const fs::path& path) {
+  if (path.extension() == ".jinja") return {ChatTemplate::parse(read_file(path), path.string()), {}};
+  ModelText text = read_model_text(find_model(path));
+  require(text.chat_template.has_value(), Code::kFailedPrecondition, "'{}' has no chat template",
+          path.string());
+  LoadedTemplate out{ChatTemplate::parse(std::move(*text.chat_template), std::move(text.chat_template_name)), {}};
+  out.options.bos_token = std::move(text.bos_token);
+  out.options.eos_token = std::move(text.eos_token);
+  return out;
+}
+
+struct RenderFlags {
+  std::string model, jsonl = "-";
+  std::optional<int64_t> now_unix_s;
+  bool keep_going = false;
+
+  void add(CLI::App& app) {
+    app.add_option("model", model, "A model folder, a run folder, a GGUF file, or a template (*.jinja)")
+        ->required();
+    app.add_option("--jsonl", jsonl,
+                   "Lines {\"messages\": [...], \"tools\", \"documents\", \"add_generation_prompt\", "
+                   "\"continue_final_message\", any variable of the template}; -: standard input")
+        ->capture_default_str();
+    app.add_option("--now", now_unix_s, "The time that a template sees, in seconds since 1970, UTC");
+    app.add_flag("--keep-going", keep_going,
+                 "A line that the template refuses gives {\"error\": ...} and does not end the command");
+  }
+
+  int run(const GlobalOptions&) {
+    LoadedTemplate loaded = load_template(model);
+    loaded.options.now_unix_s = now_unix_s;
+    print_for_lines(jsonl, [&](const Json& line, std::string_view source) {
+      try {
+        return json_line(render(loaded, line, source));
+      } catch (const Error& error) {
+        if (!keep_going) throw;
+        return json_line({{"error", error.what()}});
+      }
+    });
+    return kDone;
+  }
+
+  static Json render(const LoadedTemplate& loaded, const Json& line, std::string_view source) {
+    const Json messages = json_get<Json>(line, "messages", source);
+    ChatTemplateOptions options = loaded.options;
+    for (const auto& [name, value] : line.items()) {
+      if (name == "messages") continue;
+      if (name == "add_generation_prompt") {
+        options.add_generation_prompt = json_convert<bool>(value, name, source);
+      } else if (name == "continue_final_message") {
+        // true, or the name of another field than the content
+        if (value.is_string()) {
+          options.continue_field = value.get<std::string>();
+        } else if (json_convert<bool>(value, name, source)) {
+          options.continue_field = "content";
+        }
+      } else if (name == "bos_token" || name == "eos_token") {
+        (name == "bos_token" ? options.bos_token : options.eos_token) =
+            json_convert<std::string>(value, name, source);
+      } else {
+        (name == "tools" ? options.tools : name == "documents" ? options.documents : options.extra[name]) = value;
+      }
+    }
+    const RenderedChat chat = loaded.chat_template.render_messages(messages, options);
+    Json out = {{"text", chat.text}};
+    if (!loaded.chat_template.marks_assistant()) return out;
+    Json& spans = out["assistant_spans"] = Json::array();  // bytes [begin, end) of the text
+    for (const Span& span : chat.assistant_spans) spans.push_back({span.begin, span.end});
+    return out;
+  }
+};
+
 class TokenizerCommand final : public Command {
  public:
   const char* name() const override { return "tokenizer"; }
-  const char* description() const override { return "Train a tokenizer; turn text into token ids and back"; }
+  const char* description() const override { return "Train a tokenizer; turn text into token ids and back, conversations into text"; }
 
   void add_options(CLI::App& app) override {
     app.require_subcommand(1);
     train_app_ = app.add_subcommand("train", "Learn a byte-level BPE vocabulary from text");
     encode_app_ = app.add_subcommand("encode", "Text to token ids, one line {\"ids\": [...]} a text");
     decode_app_ = app.add_subcommand("decode", "Token ids to text");
-    for (CLI::App* each : {train_app_, encode_app_, decode_app_}) each->fallthrough();
+    render_app_ = app.add_subcommand(
+        "render", "Conversations to what the model reads, by its chat template: a line {\"text\": ...} each");
+    for (CLI::App* each : {train_app_, encode_app_, decode_app_, render_app_}) each->fallthrough();
     train_.add(*train_app_);
     encode_.add(*encode_app_);
     decode_.add(*decode_app_);
+    render_.add(*render_app_);
   }
 
   int run(const GlobalOptions& global) override {
     if (train_app_->parsed()) return train_.run(global);
     if (encode_app_->parsed()) return encode_.run(global);
+    if (render_app_->parsed()) return render_.run(global);
     return decode_.run(global);
   }
 
  private:
-  CLI::App *train_app_ = nullptr, *encode_app_ = nullptr, *decode_app_ = nullptr;
+  CLI::App *train_app_ = nullptr, *encode_app_ = nullptr, *decode_app_ = nullptr, *render_app_ = nullptr;
   TrainFlags train_;
   EncodeFlags encode_;
   DecodeFlags decode_;
+  RenderFlags render_;
 };
 
 }  // namespace

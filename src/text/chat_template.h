@@ -23,6 +23,9 @@ struct ChatTemplateOptions {
   Json tools;                         // list of JSON schemas, or null
   Json documents;                     // list of {"title", "text"}, or null
   Json extra = Json::object();        // more variables (enable_thinking, ...); may not name the ones above
+  // The field of the last message (mostly "content") whose text the model is to continue: the rendering ends
+  // with it. Not together with add_generation_prompt.
+  std::optional<std::string> continue_field;
   std::optional<int64_t> now_unix_s;  // what strftime_now shows, in UTC; without it the local time
 };
 
@@ -46,11 +49,13 @@ class ChatTemplate {
   std::string render(const Conversation& conversation, const ChatTemplateOptions& options = {}) const;
   RenderedChat render_with_spans(const Conversation& conversation,
                                  const ChatTemplateOptions& options = {}) const;
-  // `messages`: a JSON list of messages as the OpenAI protocol has them (tool_calls, content parts).
+  // `messages`: a JSON list of messages as the OpenAI protocol has them (tool_calls, content parts). As
+  // transformers does it: fields that are null are left out, and `reasoning_content`, `thinking` and
+  // `reasoning` stand for each other.
   RenderedChat render_messages(const Json& messages, const ChatTemplateOptions& options = {}) const;
 
  private:
-  std::string source_;
+  std::string source_, name_;
   jinja::Template template_;
 };
 
