@@ -231,7 +231,8 @@ LoadedTemplate load_template(const fs::path& path) {
   ModelText text = read_model_text(find_model(path));
   require(text.chat_template.has_value(), Code::kFailedPrecondition, "'{}' has no chat template",
           path.string());
-  LoadedTemplate out{ChatTemplate::parse(std::move(*text.chat_template), std::move(text.chat_template_name)), {}};
+  LoadedTemplate out{ChatTemplate::parse(std::move(*text.chat_template), std::move(text.chat_template_name)),
+                     {}};
   out.options.bos_token = std::move(text.bos_token);
   out.options.eos_token = std::move(text.eos_token);
   return out;
@@ -270,25 +271,7 @@ struct RenderFlags {
 
   static Json render(const LoadedTemplate& loaded, const Json& line, std::string_view source) {
     const Json messages = json_get<Json>(line, "messages", source);
-    ChatTemplateOptions options = loaded.options;
-    for (const auto& [name, value] : line.items()) {
-      if (name == "messages") continue;
-      if (name == "add_generation_prompt") {
-        options.add_generation_prompt = json_convert<bool>(value, name, source);
-      } else if (name == "continue_final_message") {
-        // true, or the name of another field than the content
-        if (value.is_string()) {
-          options.continue_field = value.get<std::string>();
-        } else if (json_convert<bool>(value, name, source)) {
-          options.continue_field = "content";
-        }
-      } else if (name == "bos_token" || name == "eos_token") {
-        (name == "bos_token" ? options.bos_token : options.eos_token) =
-            json_convert<std::string>(value, name, source);
-      } else {
-        (name == "tools" ? options.tools : name == "documents" ? options.documents : options.extra[name]) = value;
-      }
-    }
+    const ChatTemplateOptions options = read_template_options(line, loaded.options, source);
     const RenderedChat chat = loaded.chat_template.render_messages(messages, options);
     Json out = {{"text", chat.text}};
     if (!loaded.chat_template.marks_assistant()) return out;
@@ -301,7 +284,9 @@ struct RenderFlags {
 class TokenizerCommand final : public Command {
  public:
   const char* name() const override { return "tokenizer"; }
-  const char* description() const override { return "Train a tokenizer; turn text into token ids and back, conversations into text"; }
+  const char* description() const override {
+    return "Train a tokenizer; turn text into token ids and back, conversations into text";
+  }
 
   void add_options(CLI::App& app) override {
     app.require_subcommand(1);

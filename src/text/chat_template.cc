@@ -123,6 +123,34 @@ void cut_continuation(RenderedChat& chat, std::string_view text, std::string_vie
 
 }  // namespace
 
+ChatTemplateOptions read_template_options(const Json& object, ChatTemplateOptions defaults,
+                                          std::string_view source) {
+  ChatTemplateOptions out = std::move(defaults);
+  for (const auto& [name, value] : object.items()) {
+    if (name == "messages") continue;
+    if (name == "tools") {
+      out.tools = value;
+    } else if (name == "documents") {
+      out.documents = value;
+    } else if (name == "add_generation_prompt") {
+      out.add_generation_prompt = json_convert<bool>(value, name, source);
+    } else if (name == "continue_final_message") {
+      if (value.is_string()) {
+        out.continue_field = value.get<std::string>();
+      } else if (json_convert<bool>(value, name, source)) {
+        out.continue_field = "content";
+      }
+    } else if (name == "bos_token") {
+      out.bos_token = json_convert<std::string>(value, name, source);
+    } else if (name == "eos_token") {
+      out.eos_token = json_convert<std::string>(value, name, source);
+    } else {
+      out.extra[name] = value;
+    }
+  }
+  return out;
+}
+
 ChatTemplate ChatTemplate::parse(std::string source, std::string name) {
   ChatTemplate out;
   out.template_ = jinja::Template::parse(source, name);

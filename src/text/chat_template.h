@@ -20,14 +20,20 @@ struct ChatTemplateOptions {
   // The text of the special tokens; a template sees those that are set.
   std::optional<std::string> bos_token;
   std::optional<std::string> eos_token;
-  Json tools;                         // list of JSON schemas, or null
-  Json documents;                     // list of {"title", "text"}, or null
-  Json extra = Json::object();        // more variables (enable_thinking, ...); may not name the ones above
+  Json tools;                   // list of JSON schemas, or null
+  Json documents;               // list of {"title", "text"}, or null
+  Json extra = Json::object();  // more variables (enable_thinking, ...); may not name the ones above
   // The field of the last message (mostly "content") whose text the model is to continue: the rendering ends
   // with it. Not together with add_generation_prompt.
   std::optional<std::string> continue_field;
   std::optional<int64_t> now_unix_s;  // what strftime_now shows, in UTC; without it the local time
 };
+
+// What a JSON object says about a rendering beside its "messages": tools, documents, add_generation_prompt,
+// continue_final_message (true, or the name of the field to continue), bos_token, eos_token; anything else is
+// a variable of the template. What it does not say is as in `defaults`.
+ChatTemplateOptions read_template_options(const Json& object, ChatTemplateOptions defaults,
+                                          std::string_view source);
 
 struct RenderedChat {
   std::string text;

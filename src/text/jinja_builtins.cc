@@ -13,15 +13,14 @@ const Value& only(Runtime& rt, std::string_view name, Arguments& args) {
   return args.positional[0];
 }
 
-int64_t whole(Runtime& rt, std::string_view name, const Value& v) {
-  return rt.to_int(v, fmt::format("what is tested for '{}'", name));
+bool leaves(Runtime& rt, const Value& v, const Value& divisor, int64_t remainder) {
+  return rt.equal(arithmetic(rt, "%", v, divisor), Value(remainder));
 }
-
 bool test_divisible(Runtime& rt, const Value& v, Arguments& args) {
-  const int64_t divisor = rt.to_int(only(rt, "divisibleby", args), "the divisor");
-  if (divisor == 0) rt.fail("'divisibleby': division by zero");
-  return divisor == -1 || whole(rt, "divisibleby", v) % divisor == 0;
+  return leaves(rt, v, only(rt, "divisibleby", args), 0);
 }
+bool test_even(Runtime& rt, const Value& v, Arguments&) { return leaves(rt, v, Value(int64_t{2}), 0); }
+bool test_odd(Runtime& rt, const Value& v, Arguments&) { return leaves(rt, v, Value(int64_t{2}), 1); }
 bool test_callable(Runtime&, const Value& v, Arguments&) { return v.is(Kind::kFunction) || v.is_undefined(); }
 bool test_iterable(Runtime&, const Value& v, Arguments&) {
   return v.is_undefined() || v.is_string() || v.is_sequence() || v.is_dict();
@@ -86,25 +85,6 @@ Value call_range(Runtime& rt, Arguments& args) {
   return rt.sequence(Kind::kRange, std::move(out), std::move(label));
 }
 
-Value call_dict(Runtime& rt, Arguments& args) {
-  std::vector<std::pair<Value, Value>> entries;
-  if (args.positional.size() > 1) rt.fail("'dict' takes one dictionary or list of pairs");
-  if (!args.positional.empty()) {
-    const Value& from = args.positional[0];
-    if (from.is_dict()) {
-      entries = static_cast<const Mapping&>(*from.object()).entries;
-    } else {
-      for (const Value& pair : rt.iterate(from)) {
-        const auto items = rt.iterate(pair);
-        if (items.size() != 2) rt.fail("'dict' wants pairs, found {} items", items.size());
-        entries.emplace_back(items[0], items[1]);
-      }
-    }
-  }
-  for (const auto& [name, value] : args.named) entries.emplace_back(rt.string(name), value);
-  return rt.dict(std::move(entries));
-}
-
 Value call_strftime(Runtime& rt, Arguments& args, std::optional<int64_t> now_unix_s) {
   const auto bound = rt.bind("strftime_now", args, {"format"});
   if (!bound[0]) rt.fail("'strftime_now' wants a format");
@@ -118,9 +98,19 @@ Value call_strftime(Runtime& rt, Arguments& args, std::optional<int64_t> now_uni
     const std::time_t now = std::time(nullptr);
     localtime_r(&now, &parts);
   }
-  char out[8192];
-  const size_t size = std::strftime(out, sizeof out, format.c_str(), &parts);
-  return rt.string(std::string(out, size));
+  // A datetime without a zone shows none, and has microseconds.
+  std::string known;
+  for (size_t i = 0; i < format.size(); ++i) {
+    const char letter = format[i] == '%' && i + 1 < format.size() ? format[i + 1] : '\0';
+    if (letter == 'f') known += "000000";
+    if (letter != 'f' && letter != 'z' && letter != 'Z') known += format[i];
+    if (letter == '\0') continue;
+    ++i;
+    if (letter != 'f' && letter != 'z' && letter != 'Z') known += letter;
+  }
+  std::vector<char> out(64 * (known.size() + 1));
+  const size_t size = std::strftime(out.data(), out.size(), known.c_str(), &parts);
+  return rt.string(std::string(out.data(), size));
 }
 
 Value call_joiner(Runtime& rt, Arguments& args) {
@@ -133,6 +123,26 @@ Value call_joiner(Runtime& rt, Arguments& args) {
 
 }  // namespace
 
+Value dictionary_of(Runtime& rt, std::string_view function, Arguments& args) {
+  std::vector<std::pair<Value, Value>> entries;
+  if (args.positional.size() > 1) rt.fail("'{}' takes one dictionary or list of pairs", function);
+  if (!args.positional.empty()) {
+    const Value& from = args.positional[0];
+    if (from.is_undefined()) rt.fail_undefined(from);
+    if (from.is_dict()) {
+      entries = static_cast<const Mapping&>(*from.object()).entries;
+    } else {
+      for (const Value& pair : rt.iterate(from)) {
+        const auto items = rt.iterate(pair);
+        if (items.size() != 2) rt.fail("'{}' wants pairs, found {} items", function, items.size());
+        entries.emplace_back(items[0], items[1]);
+      }
+    }
+  }
+  for (const auto& [name, value] : args.named) entries.emplace_back(rt.string(name), value);
+  return rt.dict(std::move(entries));
+}
+
 TestFn find_test(std::string_view name) {
   static const std::map<std::string_view, TestFn> kTests = {
       {"boolean", [](Runtime&, const Value& v, Arguments&) { return v.is(Kind::kBool); }},
@@ -142,7 +152,8 @@ TestFn find_test(std::string_view name) {
       {"eq", equals},
       {"equalto", equals},
       {"==", equals},
-      {"even", [](Runtime& rt, const Value& v, Arguments&) { return whole(rt, "even", v) % 2 == 0; }},
+      {"escaped", [](Runtime&, const Value& v, Arguments&) { return v.is_markup(); }},
+      {"even", test_even},
       {"false", [](Runtime&, const Value& v, Arguments&) { return v.is(Kind::kBool) && v.integer() == 0; }},
       {"filter", [](Runtime&, const Value& v,
                     Arguments&) { return v.is_string() && find_filter(v.text()) != nullptr; }},
@@ -167,7 +178,7 @@ TestFn find_test(std::string_view name) {
       {"!=", differs},
       {"none", [](Runtime&, const Value& v, Arguments&) { return v.is_none(); }},
       {"number", [](Runtime&, const Value& v, Arguments&) { return v.is_number(); }},
-      {"odd", [](Runtime& rt, const Value& v, Arguments&) { return whole(rt, "odd", v) % 2 != 0; }},
+      {"odd", test_odd},
       {"sameas", test_same},
       {"sequence", test_sequence},
       {"string", [](Runtime&, const Value& v, Arguments&) { return v.is_string(); }},
@@ -184,7 +195,10 @@ TestFn find_test(std::string_view name) {
 std::optional<Value> find_global(Runtime& runtime, std::string_view name, std::optional<int64_t> now_unix_s) {
   if (name == "raise_exception") return runtime.function("raise_exception", call_raise);
   if (name == "range") return runtime.function("range", call_range);
-  if (name == "dict") return runtime.function("dict", call_dict);
+  if (name == "dict") {
+    return runtime.function("dict",
+                            [](Runtime& rt, Arguments& args) { return dictionary_of(rt, "dict", args); });
+  }
   if (name == "joiner") return runtime.function("joiner", call_joiner);
   if (name == "strftime_now") {
     return runtime.function("strftime_now", [now_unix_s](Runtime& rt, Arguments& args) {

@@ -85,11 +85,10 @@ class Evaluator {
   }
 
   // Runs a block into a string of its own.
-  std::string capture(const Block& block, const ScopePtr& scope) {
-    std::string text;
-    exec_block(block, scope, text);
+  Flow capture(const Block& block, const ScopePtr& scope, std::string& text) {
+    const Flow flow = exec_block(block, scope, text);
     runtime_.release(text.size());
-    return text;
+    return flow;
   }
 
   Flow exec(const Stmt& stmt, const ScopePtr& scope, std::string& out) {
@@ -111,16 +110,19 @@ class Evaluator {
         assign(stmt.target, eval(*stmt.exprs[0], scope), scope);
         return Flow::kNormal;
       case Stmt::Kind::kSetBlock:
-        exec_set_block(stmt, scope);
-        return Flow::kNormal;
+        return exec_set_block(stmt, scope);
       case Stmt::Kind::kMacro:
+        runtime_.step(scope->variables.size() / 16);
         scope->set(stmt.macro->name, make_macro(*stmt.macro, scope));
         return Flow::kNormal;
       case Stmt::Kind::kCall:
         exec_call(stmt, scope, out);
         return Flow::kNormal;
       case Stmt::Kind::kFilter: {
-        const Value body = runtime_.string(capture(stmt.blocks[0], std::make_shared<Scope>(scope)));
+        std::string text;
+        const Flow flow = capture(stmt.blocks[0], std::make_shared<Scope>(scope), text);
+        if (flow != Flow::kNormal) return flow;
+        const Value body = runtime_.string(std::move(text));
         write(out, runtime_.str(eval_filter(*stmt.exprs[0], scope, &body)));
         return Flow::kNormal;
       }
@@ -173,16 +175,20 @@ class Evaluator {
         return runtime_.string(std::move(text));
       };
     }
+    bool any_finished = false;
     const Value loop_value(Kind::kLoop, loop, runtime_.depth_above(loop->items));
     for (loop->at = 0; loop->at < loop->items.size(); ++loop->at) {
       runtime_.step();
       const auto inner = std::make_shared<Scope>(scope);
       inner->set("loop", loop_value);
       assign(stmt.target, loop->items[loop->at], inner);
-      if (exec_block(stmt.blocks[0], inner, out) == Flow::kBreak) break;
+      const Flow flow = exec_block(stmt.blocks[0], inner, out);
+      if (flow == Flow::kBreak) break;
+      any_finished |= flow == Flow::kNormal;
     }
     loop->recurse = nullptr;
-    if (loop->items.empty() && stmt.blocks.size() > 1) {
+    // As jinja2 compiles it: rounds that were left by break or continue do not count.
+    if (!any_finished && stmt.blocks.size() > 1) {
       exec_block(stmt.blocks[1], std::make_shared<Scope>(scope), out);
     }
   }
@@ -196,7 +202,10 @@ class Evaluator {
       }
       return set_attribute(object, target.attribute, value);
     }
-    if (target.parts.empty()) return scope->set(target.name, value);
+    if (target.parts.empty()) {
+      runtime_.step(scope->variables.size() / 16);
+      return scope->set(target.name, value);
+    }
     const std::vector<Value> items = runtime_.iterate(value);
     if (items.size() != target.parts.size()) {
       runtime_.fail("{} values cannot be unpacked into {} names", items.size(), target.parts.size());
@@ -205,7 +214,12 @@ class Evaluator {
   }
 
   void set_attribute(const Value& object, const std::string& name, const Value& value) {
+    // As transformers has it: nothing of Python's internals can be reached through such a name.
+    if (name.starts_with("_")) {
+      runtime_.fail("the attribute '{}' cannot be kept in a namespace: its name starts with '_'", name);
+    }
     auto& space = static_cast<Namespace&>(*object.object());
+    runtime_.step(space.attributes.size() / 16);
     for (auto& [key, old] : space.attributes) {
       if (key == name) {
         old = value;
@@ -216,15 +230,20 @@ class Evaluator {
     space.attributes.emplace_back(name, value);
   }
 
-  void exec_set_block(const Stmt& stmt, const ScopePtr& scope) {
-    Value value = runtime_.string(capture(stmt.blocks[0], std::make_shared<Scope>(scope)));
+  Flow exec_set_block(const Stmt& stmt, const ScopePtr& scope) {
+    std::string text;
+    const Flow flow = capture(stmt.blocks[0], std::make_shared<Scope>(scope), text);
+    if (flow != Flow::kNormal) return flow;
+    Value value = runtime_.string(std::move(text));
     if (stmt.exprs[0]) value = eval_filter(*stmt.exprs[0], scope, &value);
     assign(stmt.target, value, scope);
+    return Flow::kNormal;
   }
 
   Flow exec_with(const Stmt& stmt, const ScopePtr& scope, std::string& out) {
     const auto inner = std::make_shared<Scope>(scope);
     for (size_t i = 0; i < stmt.exprs.size(); ++i) {
+      runtime_.step(i / 16);
       inner->set(stmt.macro->parameters[i], eval(*stmt.exprs[i], scope));
     }
     return exec_block(stmt.blocks[0], inner, out);
@@ -259,6 +278,8 @@ class Evaluator {
     const auto scope = std::make_shared<Scope>(defined_in);
     const size_t count = macro.parameters.size();
     const size_t given = std::min(arguments.positional.size(), count);
+    // Every name is looked for among those before it.
+    runtime_.step(count * (count + arguments.named.size()) / 16);
     for (size_t i = 0; i < given; ++i) scope->set(macro.parameters[i], arguments.positional[i]);
     std::vector<std::pair<Value, Value>> surplus;
     for (const auto& [name, value] : arguments.named) {
@@ -268,7 +289,7 @@ class Evaluator {
           runtime_.fail("macro '{}' got its argument '{}' twice", macro.name, name);
         }
         scope->set(name, value);
-      } else if (name == "caller") {
+      } else if (name == "caller" && macro.uses_caller) {
         scope->set(name, value);
       } else if (macro.uses_kwargs) {
         surplus.emplace_back(runtime_.string(name), value);
@@ -280,6 +301,8 @@ class Evaluator {
       runtime_.fail("macro '{}' takes at most {} arguments, {} were given", macro.name, count,
                     arguments.positional.size());
     }
+    if (macro.uses_caller && scope->find_here("caller") == nullptr)
+      scope->set("caller", runtime_.undefined("No caller defined"));
     if (macro.uses_kwargs) scope->set("kwargs", runtime_.dict(std::move(surplus)));
     if (macro.uses_varargs) {
       scope->set("varargs", runtime_.sequence(Kind::kTuple, {arguments.positional.begin() +
@@ -294,15 +317,16 @@ class Evaluator {
                                           : runtime_.undefined(fmt::format("parameter '{}' was not provided",
                                                                            macro.parameters[i])));
     }
-    Value out = runtime_.string(capture(macro.body, scope));
+    std::string text;
+    capture(macro.body, scope, text);
     runtime_.line = line;
-    return out;
+    return runtime_.string(std::move(text));
   }
 
   // ---- expressions
   Value lookup(const std::string& name, const ScopePtr& scope) {
     for (Scope* at = scope.get(); at != nullptr; at = at->parent.get()) {
-      runtime_.step();
+      runtime_.step(1 + at->variables.size() / 16);
       if (const Value* found = at->find_here(name)) return *found;
     }
     if (name == "namespace") return namespace_function();
@@ -315,17 +339,10 @@ class Evaluator {
       auto object = std::make_shared<Namespace>(runtime, sizeof(Namespace) + 64);
       namespaces_.push_back(object);
       const Value out(Kind::kNamespace, object);
-      if (arguments.positional.size() > 1)
-        runtime.fail("'namespace' takes one dictionary and keyword arguments");
-      if (!arguments.positional.empty()) {
-        if (!arguments.positional[0].is_dict())
-          runtime.fail("'namespace' takes one dictionary and keyword arguments");
-        for (const auto& [key, value] :
-             static_cast<const Mapping&>(*arguments.positional[0].object()).entries) {
-          set_attribute(out, runtime.str(key), value);
-        }
+      const Value attributes = dictionary_of(runtime, "namespace", arguments);
+      for (const auto& [key, value] : static_cast<const Mapping&>(*attributes.object()).entries) {
+        set_attribute(out, runtime.str(key), value);
       }
-      for (const auto& [name, value] : arguments.named) set_attribute(out, name, value);
       return out;
     });
   }
@@ -588,11 +605,12 @@ class Evaluator {
 }  // namespace
 
 Value Runtime::attribute(const Value& object, const std::string& name) {
-  if (object.is_undefined()) fail_undefined(object);
   if (name.size() > 4 && name.starts_with("__") && name.ends_with("__")) {
     return undefined(fmt::format("access to attribute '{}' is not safe", name));
   }
+  if (object.is_undefined()) fail_undefined(object);
   if (object.is(Kind::kNamespace)) {
+    step(static_cast<const Namespace&>(*object.object()).attributes.size() / 16);
     for (const auto& [key, value] : static_cast<const Namespace&>(*object.object()).attributes) {
       if (key == name) return value;
     }

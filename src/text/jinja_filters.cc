@@ -18,21 +18,28 @@ bool flag(Runtime& rt, const std::optional<Value>& value, bool fallback) {
 // ---- text
 Value filter_lower(Runtime& rt, const Value& v, Arguments& args) {
   rt.bind("lower", args, {});
-  return rt.string(lower(rt.str(v)));
+  const std::string text = rt.str(v);
+  rt.check_growth(text.size());
+  return rt.string_like(v, lower(text));
 }
 Value filter_upper(Runtime& rt, const Value& v, Arguments& args) {
   rt.bind("upper", args, {});
-  return rt.string(upper(rt.str(v)));
+  const std::string text = rt.str(v);
+  rt.check_growth(text.size());
+  return rt.string_like(v, upper(text));
 }
 Value filter_capitalize(Runtime& rt, const Value& v, Arguments& args) {
   rt.bind("capitalize", args, {});
-  return rt.string(capitalize(rt.str(v)));
+  const std::string text = rt.str(v);
+  rt.check_growth(text.size());
+  return rt.string_like(v, capitalize(text));
 }
 
 // Words begin behind white space and - ( { [ <, other than in str.title.
 Value filter_title(Runtime& rt, const Value& v, Arguments& args) {
   rt.bind("title", args, {});
   const std::string text = rt.str(v);
+  rt.check_growth(text.size());
   std::string out, word;
   const auto finish = [&] {
     if (word.empty()) return;
@@ -55,11 +62,11 @@ Value filter_title(Runtime& rt, const Value& v, Arguments& args) {
 Value filter_trim(Runtime& rt, const Value& v, Arguments& args) {
   const auto bound = rt.bind("trim", args, {"chars"});
   const std::string text = rt.str(v);
-  if (!bound[0] || bound[0]->is_none()) return rt.string(std::string(rstrip(lstrip(text))));
+  if (!bound[0] || bound[0]->is_none()) return rt.string_like(v, std::string(rstrip(lstrip(text))));
   const std::string& chars = rt.to_text(*bound[0], "'trim': chars");
-  if (chars.empty()) return rt.string(text);
+  if (chars.empty()) return rt.string_like(v, text);
   rt.step(text.size() * chars.size() / 16);
-  return rt.string(std::string(rstrip(lstrip(text, chars), chars)));
+  return rt.string_like(v, std::string(rstrip(lstrip(text, chars), chars)));
 }
 
 Value filter_replace(Runtime& rt, const Value& v, Arguments& args) {
@@ -67,7 +74,7 @@ Value filter_replace(Runtime& rt, const Value& v, Arguments& args) {
   if (!bound[0] || !bound[1]) rt.fail("'replace' wants what to replace and by what");
   const int64_t count = bound[2] && !bound[2]->is_none() ? rt.to_int(*bound[2], "'replace': count") : -1;
   const std::string text = rt.str(v), old_text = rt.str(*bound[0]), new_text = rt.str(*bound[1]);
-  return replaced(rt, text, old_text, new_text, count);
+  return rt.string(replaced(rt, text, old_text, new_text, count));
 }
 
 Value filter_indent(Runtime& rt, const Value& v, Arguments& args) {
@@ -81,16 +88,18 @@ Value filter_indent(Runtime& rt, const Value& v, Arguments& args) {
     indention = std::string(static_cast<size_t>(width), ' ');
   }
   const bool blank = flag(rt, bound[2], false);
-  const std::vector<std::string> lines = split_lines(rt.str(v) + "\n");
-  rt.step(lines.size());
+  const std::string text = rt.to_text(v, "'indent': the value") + "\n";
+  rt.step_bytes(text.size());
   std::string out = flag(rt, bound[1], false) ? indention : "";
-  for (size_t i = 0; i < lines.size(); ++i) {
-    if (i > 0) out += "\n";
-    if (i > 0 && (blank || !lines[i].empty())) out += indention;
-    out += lines[i];
+  bool is_first = true;
+  for_each_line(text, false, [&](std::string_view line) {
+    if (!is_first) out += "\n";
+    if (!is_first && (blank || !line.empty())) out += indention;
+    out += line;
+    is_first = false;
     rt.check_room(out.size());
-  }
-  return rt.string(out);
+  });
+  return rt.string_like(v, std::move(out));
 }
 
 Value filter_join(Runtime& rt, const Value& v, Arguments& args) {
@@ -113,45 +122,28 @@ Value filter_string(Runtime& rt, const Value& v, Arguments& args) {
 
 Value filter_safe(Runtime& rt, const Value& v, Arguments& args) {
   rt.bind("safe", args, {});
-  return v.is_string() ? v : rt.string(rt.str(v));
+  return v.is_markup() ? v : rt.markup(rt.str(v));
 }
 
 Value filter_escape(Runtime& rt, const Value& v, Arguments& args) {
   rt.bind("escape", args, {});
-  std::string out;
-  for (const char c : rt.str(v)) {
-    switch (c) {
-      case '&':
-        out += "&amp;";
-        break;
-      case '<':
-        out += "&lt;";
-        break;
-      case '>':
-        out += "&gt;";
-        break;
-      case '\'':
-        out += "&#39;";
-        break;
-      case '"':
-        out += "&#34;";
-        break;
-      default:
-        out += c;
-    }
-  }
-  return rt.string(out);
+  return v.is_markup() ? v : rt.markup(rt.escaped(v));
+}
+
+Value filter_forceescape(Runtime& rt, const Value& v, Arguments& args) {
+  rt.bind("forceescape", args, {});
+  const std::string text = rt.str(v);
+  rt.check_growth(text.size());
+  return rt.markup(html_escaped(text));
 }
 
 Value filter_format(Runtime& rt, const Value& v, Arguments& args) {
-  const std::string format = rt.str(v);
-  if (args.named.empty()) {
-    return rt.string(percent_format(rt, format, rt.sequence(Kind::kTuple, args.positional)));
-  }
+  const Value format = v.is_string() ? v : rt.string(rt.str(v));
+  if (args.named.empty()) return percent_format(rt, format, rt.sequence(Kind::kTuple, args.positional));
   if (!args.positional.empty()) rt.fail("'format' takes positional or keyword arguments, not both");
   std::vector<std::pair<Value, Value>> entries;
   for (const auto& [name, value] : args.named) entries.emplace_back(rt.string(name), value);
-  return rt.string(percent_format(rt, format, rt.dict(std::move(entries))));
+  return percent_format(rt, format, rt.dict(std::move(entries)));
 }
 
 Value filter_center(Runtime& rt, const Value& v, Arguments& args) {
@@ -174,14 +166,14 @@ Value filter_truncate(Runtime& rt, const Value& v, Arguments& args) {
   const auto end_length = static_cast<int64_t>(length(end));
   if (limit < end_length) rt.fail("'truncate': length {} is below that of its end, {}", limit, end_length);
   if (leeway < 0) rt.fail("'truncate': leeway {} is negative", leeway);
-  const std::string text = rt.str(v);
-  const auto offsets = code_point_offsets(text);
-  if (static_cast<int64_t>(offsets.size()) - 1 - leeway <= limit) return rt.string(text);
-  std::string kept = text.substr(0, offsets[static_cast<size_t>(limit - end_length)]);
+  if (rt.length(v) - leeway <= limit) return v;
+  const std::string& text = rt.to_text(v, "'truncate': the value");
+  std::string kept = text.substr(0, code_point_offset(text, static_cast<size_t>(limit - end_length)));
   if (!flag(rt, bound[1], false)) {
     if (const size_t space = kept.rfind(' '); space != std::string::npos) kept.resize(space);
   }
-  return rt.string(kept + end);
+  if (!v.is_markup()) return rt.string(kept + end);
+  return rt.markup(kept + (bound[2] ? rt.escaped(*bound[2]) : end));
 }
 
 Value filter_wordcount(Runtime& rt, const Value& v, Arguments& args) {
@@ -201,7 +193,9 @@ Value filter_wordcount(Runtime& rt, const Value& v, Arguments& args) {
 Value filter_urlencode(Runtime& rt, const Value& v, Arguments& args) {
   rt.bind("urlencode", args, {});
   std::string out;
-  for (const char c : rt.str(v)) {
+  const std::string text = rt.str(v);
+  rt.check_growth(text.size());
+  for (const char c : text) {
     const bool plain = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
                        std::string_view("_.-~/").find(c) != std::string_view::npos;
     out += plain ? std::string(1, c) : fmt::format("%{:02X}", static_cast<unsigned char>(c));
@@ -227,6 +221,7 @@ Value filter_int(Runtime& rt, const Value& v, Arguments& args) {
   if (v.is(Kind::kFloat)) {
     number = v.number();
   } else if (v.is_string()) {
+    rt.step_bytes(v.text().size());
     if (const auto integer = parse_integer(v.text(), base)) return Value(*integer);
     const auto parsed = parse_float(v.text());
     if (!parsed) return fallback;
@@ -245,6 +240,7 @@ Value filter_float(Runtime& rt, const Value& v, Arguments& args) {
   if (v.is_undefined()) rt.fail_undefined(v);
   if (v.is_number()) return Value(v.number());
   if (v.is_string()) {
+    rt.step_bytes(v.text().size());
     if (const auto parsed = parse_float(v.text())) return Value(*parsed);
   }
   return bound[0] ? *bound[0] : Value(0.0);
@@ -365,6 +361,7 @@ Value filter_dictsort(Runtime& rt, const Value& v, Arguments& args) {
   const auto bound = rt.bind("dictsort", args, {"case_sensitive", "by", "reverse"});
   const std::string by = bound[1] ? rt.str(*bound[1]) : "key";
   if (by != "key" && by != "value") rt.fail("'dictsort': by is '{}', wanted: key or value", by);
+  if (v.is_undefined()) rt.fail_undefined(v);
   Arguments none;
   const Values pairs = rt.iterate(filter_items(rt, v, none));
   return rt.list(
@@ -593,7 +590,7 @@ FilterFn find_filter(std::string_view name) {
       {"escape", filter_escape},
       {"first", filter_first},
       {"float", filter_float},
-      {"forceescape", filter_escape},
+      {"forceescape", filter_forceescape},
       {"format", filter_format},
       {"groupby", filter_groupby},
       {"indent", filter_indent},

@@ -31,7 +31,7 @@ class JsonWriter {
         out += number(value.number());
         return;
       case Kind::kString:
-        rt_.step_bytes(value.text().size());
+        rt_.check_growth(value.text().size());
         out += json_quoted(value.text(), style_.ensure_ascii);
         return;
       case Kind::kList:
@@ -217,9 +217,7 @@ std::string format_number(Runtime& rt, const Value& value, const FormatSpec& spe
 std::string format_text(const std::string& text, const FormatSpec& spec, char default_align) {
   std::string out = text;
   if (spec.precision) {
-    const auto offsets = code_point_offsets(text);
-    const auto kept = std::min(static_cast<size_t>(*spec.precision), offsets.size() - 1);
-    out.resize(offsets[kept]);
+    out.resize(code_point_offset(text, static_cast<size_t>(*spec.precision)));
   }
   return padded("", out, spec, default_align);
 }
@@ -241,7 +239,9 @@ std::string to_json_text(Runtime& runtime, const Value& value, const JsonStyle& 
   return std::move(writer.out);
 }
 
-std::string percent_format(Runtime& rt, const std::string& format, const Value& values) {
+Value percent_format(Runtime& rt, const Value& format_value, const Value& values) {
+  const std::string& format = format_value.text();
+  rt.step_bytes(format.size());
   std::string out;
   size_t used = 0;
   const bool is_tuple = values.is(Kind::kTuple);
@@ -290,7 +290,11 @@ std::string percent_format(Runtime& rt, const std::string& format, const Value& 
     const Value value = named ? *named : next_value();
     if (type == 's' || type == 'r') {
       if (spec.align == '=') spec.align = '\0', spec.fill = " ";
-      out += format_text(type == 's' ? rt.str(value) : rt.repr(value), spec, '>');
+      std::string text = type == 'r'                ? rt.repr(value)
+                         : format_value.is_markup() ? rt.escaped(value)
+                                                    : rt.str(value);
+      if (type == 'r' && format_value.is_markup()) text = html_escaped(text);
+      out += format_text(text, spec, '>');
       continue;
     }
     spec.type = type == 'i' || type == 'u' ? 'd' : type;
@@ -302,9 +306,11 @@ std::string percent_format(Runtime& rt, const std::string& format, const Value& 
     if (whole && !(std::abs(value.number()) < 9e18)) rt.fail("format '%d': the number is too large");
     out += format_number(rt, whole ? Value(static_cast<int64_t>(value.number())) : value, spec);
   }
-  if (is_tuple && used < values.items().size())
+  // One value that could be looked into by key may stay unused, as in Python.
+  const bool may_be_unused = values.is_dict() || values.is_undefined() || (values.is_sequence() && !is_tuple);
+  if (is_tuple ? used < values.items().size() : used == 0 && !may_be_unused)
     rt.fail("too many values for the format '{}'", format.substr(0, 60));
-  return out;
+  return rt.string_like(format_value, std::move(out));
 }
 
 namespace {
@@ -380,7 +386,9 @@ Value brace_field(Runtime& rt, const std::string& field, Arguments& arguments,
 
 }  // namespace
 
-std::string brace_format(Runtime& rt, const std::string& format, Arguments& arguments) {
+Value brace_format(Runtime& rt, const Value& format_value, Arguments& arguments) {
+  const std::string& format = format_value.text();
+  rt.step_bytes(format.size());
   std::string out;
   std::optional<int64_t> automatic;
   for (size_t at = 0; at < format.size(); ++at) {
@@ -414,11 +422,13 @@ std::string brace_format(Runtime& rt, const std::string& format, Arguments& argu
     const Value value = brace_field(rt, field, arguments, automatic);
     const FormatSpec spec = parse_brace_spec(rt, spec_text);
     const bool as_number = value.is_number() && conversion == 's' && !spec_text.empty() && spec.type != 's';
-    out += as_number ? format_number(rt, value, spec)
-                     : format_text(conversion == 'r' ? rt.repr(value) : rt.str(value), spec, '<');
+    std::string shown = as_number
+                            ? format_number(rt, value, spec)
+                            : format_text(conversion == 'r' ? rt.repr(value) : rt.str(value), spec, '<');
+    out += format_value.is_markup() && !value.is_markup() ? html_escaped(shown) : shown;
     at = close;
   }
-  return out;
+  return rt.string_like(format_value, std::move(out));
 }
 
 }  // namespace vertebra::jinja

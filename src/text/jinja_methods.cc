@@ -39,50 +39,50 @@ Value str_rstrip(Runtime& rt, const Value& self, Arguments& args) {
   return strip_with(rt, "rstrip", self, args, false, true);
 }
 
-Value split_at_spaces(Runtime& rt, std::string_view text, int64_t limit, bool from_right) {
+Values words_from_left(Runtime& rt, std::string_view text, int64_t limit) {
   Values out;
-  text = from_right ? rstrip(text) : lstrip(text);
-  while (!text.empty()) {
-    if (limit >= 0 && static_cast<int64_t>(out.size()) == limit) {
-      out.push_back(rt.string(std::string(from_right ? rstrip(text) : text)));
-      if (!from_right) out.back() = rt.string(std::string(rstrip(text)));
+  for (text = lstrip(text); !text.empty(); text = lstrip(text)) {
+    if (static_cast<int64_t>(out.size()) == limit) {
+      out.push_back(rt.string(std::string(text)));
       break;
     }
-    if (from_right) {
-      size_t begin = text.size();
-      while (begin > 0) {
-        size_t before = begin;
-        do --before;
-        while (before > 0 && (text[before] & 0xC0) == 0x80);
-        size_t next = before;
-        if (is_space(next_code_point(text, next))) break;
-        begin = before;
-      }
-      out.insert(out.begin(), rt.string(std::string(text.substr(begin))));
-      text = rstrip(text.substr(0, begin));
-    } else {
-      size_t end = 0;
-      while (end < text.size()) {
-        size_t next = end;
-        if (is_space(next_code_point(text, next))) break;
-        end = next;
-      }
-      out.push_back(rt.string(std::string(text.substr(0, end))));
-      text = lstrip(text.substr(end));
-    }
+    size_t end = 0, next = 0;
+    while (end < text.size() && !is_space(next_code_point(text, next))) end = next;
+    out.push_back(rt.string(std::string(text.substr(0, end))));
+    text.remove_prefix(end);
   }
-  return rt.list(std::move(out));
+  return out;
+}
+
+Values words_from_right(Runtime& rt, std::string_view text, int64_t limit) {
+  Values out;
+  for (text = rstrip(text); !text.empty(); text = rstrip(text)) {
+    if (static_cast<int64_t>(out.size()) == limit) {
+      out.push_back(rt.string(std::string(text)));
+      break;
+    }
+    size_t begin = text.size();
+    while (begin > 0) {
+      size_t before = begin - 1;
+      while (before > 0 && (text[before] & 0xC0) == 0x80) --before;
+      size_t next = before;
+      if (is_space(next_code_point(text, next))) break;
+      begin = before;
+    }
+    out.push_back(rt.string(std::string(text.substr(begin))));
+    text = text.substr(0, begin);
+  }
+  std::reverse(out.begin(), out.end());
+  return out;
 }
 
 Value split_with(Runtime& rt, std::string_view name, const Value& self, Arguments& args, bool from_right) {
   const auto bound = rt.bind(name, args, {"sep", "maxsplit"});
   const int64_t limit = bound[1] ? rt.to_int(*bound[1], "maxsplit") : -1;
   const std::string& text = self.text();
+  rt.step_bytes(text.size());
   if (!bound[0] || bound[0]->is_none()) {
-    if (!from_right || limit < 0) return split_at_spaces(rt, text, limit, false);
-    const Value reversed = split_at_spaces(rt, text, -1, false);
-    if (static_cast<int64_t>(reversed.items().size()) <= limit + 1) return reversed;
-    rt.fail("'rsplit' with maxsplit wants a separator");
+    return rt.list(from_right ? words_from_right(rt, text, limit) : words_from_left(rt, text, limit));
   }
   const std::string& separator = rt.to_text(*bound[0], "the separator");
   if (separator.empty()) rt.fail("'{}': the separator is empty", name);
@@ -119,15 +119,17 @@ Value str_rsplit(Runtime& rt, const Value& self, Arguments& args) {
 
 Value str_splitlines(Runtime& rt, const Value& self, Arguments& args) {
   const auto bound = rt.bind("splitlines", args, {"keepends"});
-  if (bound[0] && rt.truth(*bound[0])) rt.fail("'splitlines' does not take keepends here");
+  const bool keep_ends = bound[0] && rt.truth(*bound[0]);
   Values out;
-  for (std::string& line : split_lines(self.text())) out.push_back(rt.string(std::move(line)));
+  for_each_line(self.text(), keep_ends,
+                [&](std::string_view line) { out.push_back(rt.string(std::string(line))); });
   return rt.list(std::move(out));
 }
 
 // text[start:end] for the methods that take such bounds.
 Value bounded(Runtime& rt, const Value& self, const std::optional<Value>& begin,
               const std::optional<Value>& end) {
+  rt.step_bytes(self.text().size());
   if (!begin && !end) return self;
   return rt.slice(self, begin ? *begin : Value(), end ? *end : Value(), Value());
 }
@@ -165,9 +167,10 @@ Value str_removesuffix(Runtime& rt, const Value& self, Arguments& args) {
 Value str_replace(Runtime& rt, const Value& self, Arguments& args) {
   const auto bound = rt.bind("replace", args, {"old", "new", "count"});
   if (!bound[0] || !bound[1]) rt.fail("'replace' wants what to replace and by what");
-  return replaced(rt, self.text(), rt.to_text(*bound[0], "'replace': old"),
-                  rt.to_text(*bound[1], "'replace': new"),
-                  bound[2] ? rt.to_int(*bound[2], "'replace': count") : -1);
+  const std::string& new_text = rt.to_text(*bound[1], "'replace': new");
+  return rt.string(replaced(rt, self.text(), rt.to_text(*bound[0], "'replace': old"),
+                            self.is_markup() ? rt.escaped(*bound[1]) : new_text,
+                            bound[2] ? rt.to_int(*bound[2], "'replace': count") : -1));
 }
 
 Value find_with(Runtime& rt, std::string_view name, const Value& self, Arguments& args, bool last,
@@ -198,6 +201,10 @@ Value str_index(Runtime& rt, const Value& self, Arguments& args) {
   return find_with(rt, "index", self, args, false, true);
 }
 
+Value str_rindex(Runtime& rt, const Value& self, Arguments& args) {
+  return find_with(rt, "rindex", self, args, true, true);
+}
+
 Value str_count(Runtime& rt, const Value& self, Arguments& args) {
   const auto bound = rt.bind("count", args, {"sub", "start", "end"});
   if (!bound[0]) rt.fail("'count' wants a string");
@@ -215,7 +222,7 @@ Value str_count(Runtime& rt, const Value& self, Arguments& args) {
 template <std::string (*Map)(std::string_view)>
 Value mapped(Runtime& rt, const Value& self, Arguments& args) {
   rt.bind("this method", args, {});
-  rt.step_bytes(self.text().size());
+  rt.check_growth(self.text().size());
   return rt.string(Map(self.text()));
 }
 
@@ -244,6 +251,12 @@ Value cased(Runtime& rt, const Value& self, Arguments& args) {
   return Value(any);
 }
 
+Value str_isascii(Runtime& rt, const Value& self, Arguments& args) {
+  rt.bind("isascii", args, {});
+  rt.step_bytes(self.text().size());
+  return Value(std::all_of(self.text().begin(), self.text().end(), [](char c) { return (c & 0x80) == 0; }));
+}
+
 Value str_join(Runtime& rt, const Value& self, Arguments& args) {
   const auto bound = rt.bind("join", args, {"iterable"});
   if (!bound[0]) rt.fail("'join' wants a list of strings");
@@ -251,21 +264,20 @@ Value str_join(Runtime& rt, const Value& self, Arguments& args) {
   bool first = true;
   for (const Value& item : rt.iterate(*bound[0])) {
     if (!std::exchange(first, false)) out += self.text();
-    out += rt.to_text(item, "'join': an item");
+    out += self.is_markup() ? rt.escaped(item) : rt.to_text(item, "'join': an item");
     rt.check_room(out.size());
   }
   return rt.string(std::move(out));
 }
 
-Value str_format(Runtime& rt, const Value& self, Arguments& args) {
-  return rt.string(brace_format(rt, self.text(), args));
-}
+Value str_format(Runtime& rt, const Value& self, Arguments& args) { return brace_format(rt, self, args); }
 
 Value partition(Runtime& rt, std::string_view name, const Value& self, Arguments& args, bool last) {
   const auto bound = rt.bind(name, args, {"sep"});
   const std::string separator = optional_text(rt, bound[0], "the separator");
   if (separator.empty()) rt.fail("'{}': the separator is empty", name);
   const std::string& text = self.text();
+  rt.step_bytes(text.size());
   const size_t at = last ? text.rfind(separator) : text.find(separator);
   if (at == std::string::npos) {
     return rt.sequence(Kind::kTuple, last ? Values{rt.string(""), rt.string(""), self}
@@ -367,6 +379,15 @@ Value refuse_change(Runtime& rt, const Value& self, Arguments&) {
           rt.type_name(self));
 }
 
+// What a method of markup gives: strings, also in lists and tuples, are markup again.
+Value as_markup(Runtime& rt, const Value& value) {
+  if (value.is_string()) return value.is_markup() ? value : rt.markup(value.text());
+  if (!value.is(Kind::kList) && !value.is(Kind::kTuple)) return value;
+  Values out;
+  for (const Value& item : value.items()) out.push_back(as_markup(rt, item));
+  return rt.sequence(value.kind(), std::move(out));
+}
+
 using Table = std::map<std::string_view, Method>;
 
 const Table& string_methods() {
@@ -381,11 +402,13 @@ const Table& string_methods() {
       {"index", str_index},
       {"isalnum", all_are<is_alphanumeric>},
       {"isalpha", all_are<is_alpha>},
+      {"isascii", str_isascii},
       {"isdecimal", all_are<is_decimal>},
-      {"isdigit", all_are<is_decimal>},
+      {"isdigit", all_are<is_digit>},
       {"islower", cased<is_lower, is_upper>},
       {"isnumeric", all_are<is_numeric>},
       {"isspace", all_are<is_space>},
+      {"swapcase", mapped<swap_case>},
       {"isupper", cased<is_upper, is_lower>},
       {"join", str_join},
       {"ljust", str_ljust},
@@ -396,6 +419,7 @@ const Table& string_methods() {
       {"removesuffix", str_removesuffix},
       {"replace", str_replace},
       {"rfind", str_rfind},
+      {"rindex", str_rindex},
       {"rjust", str_rjust},
       {"rpartition", str_rpartition},
       {"rsplit", str_rsplit},
@@ -449,6 +473,11 @@ std::optional<Value> find_method(Runtime& runtime, const Value& object, std::str
   const auto at = table->find(name);
   if (at == table->end()) return std::nullopt;
   const Method method = at->second;
+  if (object.is_markup()) {
+    return runtime.function(std::string(name), [method, object](Runtime& rt, Arguments& arguments) {
+      return as_markup(rt, method(rt, object, arguments));
+    });
+  }
   return runtime.function(
       std::string(name),
       [method, object](Runtime& rt, Arguments& arguments) { return method(rt, object, arguments); },

@@ -25,7 +25,7 @@ Value repeated(Runtime& rt, const Value& value, int64_t count) {
     std::string out;
     out.reserve(size * static_cast<uint64_t>(count));
     for (int64_t i = 0; i < count; ++i) out += value.text();
-    return rt.string(std::move(out));
+    return rt.string_like(value, std::move(out));
   }
   std::vector<Value> out;
   for (int64_t i = 0; i < count; ++i) out.insert(out.end(), value.items().begin(), value.items().end());
@@ -102,11 +102,14 @@ Value arithmetic(Runtime& rt, std::string_view op, const Value& a, const Value& 
     return rt.string(std::move(out));
   }
   if (a.is_undefined()) rt.fail_undefined(a);
-  if (op == "%" && a.is_string()) return rt.string(percent_format(rt, a.text(), b));
+  if (op == "%" && a.is_string()) return percent_format(rt, a, b);
   if (b.is_undefined()) rt.fail_undefined(b);
   if (a.is_integral() && b.is_integral()) return integer_arithmetic(rt, op, a.integer(), b.integer());
   if (a.is_number() && b.is_number()) return float_arithmetic(rt, op, a.number(), b.number());
-  if (op == "+" && a.is_string() && b.is_string()) return rt.string(a.text() + b.text());
+  if (op == "+" && a.is_string() && b.is_string()) {
+    if (a.is_markup() || b.is_markup()) return rt.markup(rt.escaped(a) + rt.escaped(b));
+    return rt.string(a.text() + b.text());
+  }
   const auto is_list = [](const Value& v) { return v.is(Kind::kList) || v.is(Kind::kTuple); };
   if (op == "+" && a.kind() == b.kind() && is_list(a)) {
     std::vector<Value> items = a.items();
@@ -164,8 +167,8 @@ std::optional<double> parse_float(std::string_view text) {
   return result.ec == std::errc() ? std::optional(out) : std::nullopt;
 }
 
-Value replaced(Runtime& rt, const std::string& text, const std::string& old_text, const std::string& new_text,
-               int64_t count) {
+std::string replaced(Runtime& rt, const std::string& text, const std::string& old_text,
+                     const std::string& new_text, int64_t count) {
   uint64_t found = 0;
   if (old_text.empty()) {
     found = text.size() + 1;
@@ -178,7 +181,7 @@ Value replaced(Runtime& rt, const std::string& text, const std::string& old_text
   if (count >= 0) found = std::min(found, static_cast<uint64_t>(count));
   rt.step_bytes(text.size());
   rt.check_room(text.size() + found * new_text.size());
-  return rt.string(replace_all(text, old_text, new_text, count));
+  return replace_all(text, old_text, new_text, count);
 }
 
 Value attribute_path(Runtime& rt, const Value& object, const Value& path) {

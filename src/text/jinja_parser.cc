@@ -300,16 +300,21 @@ class Parser {
     expect_op(")");
   }
 
-  // Parses the body with its own view on which of `varargs` and `kwargs` it names.
+  // Parses the body with its own view on which of `varargs`, `kwargs` and `caller` it names.
   void parse_macro(Stmt& out, std::string_view end, bool named) {
     if (!out.macro) out.macro = std::make_unique<Macro>();
-    Macro* const outer = std::exchange(macro_, out.macro.get());
-    const int loops = std::exchange(loops_, 0);
     if (named) {
       out.macro->name = expect_any_name("the name of a macro");
       parse_parameters(*out.macro);
     }
+    Macro* const outer = std::exchange(macro_, out.macro.get());
+    const int loops = std::exchange(loops_, 0);
     out.macro->body = parse_body(end);
+    if (outer != nullptr) {  // as jinja2 looks for these names: in what a macro contains, too
+      outer->uses_varargs |= macro_->uses_varargs;
+      outer->uses_kwargs |= macro_->uses_kwargs;
+      outer->uses_caller |= macro_->uses_caller;
+    }
     macro_ = outer;
     loops_ = loops;
   }
@@ -519,6 +524,7 @@ class Parser {
     if (macro_ != nullptr) {
       macro_->uses_varargs |= text == "varargs";
       macro_->uses_kwargs |= text == "kwargs";
+      macro_->uses_caller |= text == "caller";
     }
     ExprPtr out = make(Expr::Kind::kName, token.line);
     out->text = text;
@@ -667,9 +673,7 @@ class Parser {
                 type == Type::kFloat || is_op("[") || is_op("{")) &&
                !is_name("else") && !is_name("or") && !is_name("and")) {
       if (is_name("is")) fail_here("tests cannot be chained with 'is'");
-      if (!(is_name("if") || is_name("recursive") || is_name("in") || is_name("not"))) {
-        out->arguments.positional.push_back(parse_postfix(parse_primary()));
-      }
+      out->arguments.positional.push_back(parse_postfix(parse_primary()));
     }
     out = sealed(std::move(out));
     return negated ? unary(Expr::Kind::kNot, "not", std::move(out), line) : std::move(out);
@@ -692,6 +696,7 @@ std::shared_ptr<const TemplateAst> parse_template(std::string_view source, std::
   Parser parser(source, out->name);
   out->body = parser.parse_all();
   out->has_generation_blocks = parser.has_generation_blocks();
+  check_names(*out);
   return out;
 }
 

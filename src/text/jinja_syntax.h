@@ -97,6 +97,7 @@ struct Macro {
   Block body;
   bool uses_varargs = false;
   bool uses_kwargs = false;
+  bool uses_caller = false;
 };
 
 struct Stmt {
@@ -130,6 +131,10 @@ struct TemplateAst {
   Block body;
   bool has_generation_blocks = false;
 };
+
+// Fails on filters and tests that do not exist where jinja2 does so before rendering: outside of {% if %} and
+// conditional expressions.
+void check_names(const TemplateAst& ast);
 
 std::shared_ptr<const TemplateAst> parse_template(std::string_view source, std::string name);
 

@@ -166,6 +166,14 @@ size_t length(std::string_view text) {
   return count;
 }
 
+size_t code_point_offset(std::string_view text, size_t index) {
+  size_t at = 0;
+  for (; at < text.size(); ++at) {
+    if ((text[at] & 0xC0) != 0x80 && index-- == 0) break;
+  }
+  return at;
+}
+
 std::vector<size_t> code_point_offsets(std::string_view text) {
   std::vector<size_t> out;
   for (size_t i = 0; i < text.size(); ++i) {
@@ -203,6 +211,19 @@ bool is_alpha(uint32_t c) {
   return kind >= UTF8PROC_CATEGORY_LU && kind <= UTF8PROC_CATEGORY_LO;
 }
 bool is_decimal(uint32_t c) { return category(c) == UTF8PROC_CATEGORY_ND; }
+bool is_digit(uint32_t c) {
+  if (is_decimal(c)) return true;
+  if (c < 0xB2) return false;
+  static constexpr uint32_t kRanges[][2] = {
+      {0xB2, 0xB3},     {0xB9, 0xB9},       {0x1369, 0x1371},   {0x19DA, 0x19DA},   {0x2070, 0x2070},
+      {0x2074, 0x2079}, {0x2080, 0x2089},   {0x2460, 0x2468},   {0x2474, 0x247C},   {0x2488, 0x2490},
+      {0x24EA, 0x24EA}, {0x24F5, 0x24FD},   {0x24FF, 0x24FF},   {0x2776, 0x277E},   {0x2780, 0x2788},
+      {0x278A, 0x2792}, {0x10A40, 0x10A43}, {0x10E60, 0x10E68}, {0x11052, 0x1105A}, {0x1F100, 0x1F10A}};
+  for (const auto& range : kRanges) {
+    if (c >= range[0] && c <= range[1]) return true;
+  }
+  return false;
+}
 bool is_numeric(uint32_t c) {
   const auto kind = category(c);
   return kind == UTF8PROC_CATEGORY_ND || kind == UTF8PROC_CATEGORY_NL || kind == UTF8PROC_CATEGORY_NO;
@@ -259,6 +280,22 @@ std::string upper(std::string_view text) {
   return out;
 }
 
+std::string swap_case(std::string_view text) {
+  std::string out;
+  for (size_t at = 0; at < text.size();) {
+    const size_t begin = at;
+    const uint32_t c = next_code_point(text, at);
+    if (is_upper(c)) {
+      append_lower(out, text, begin, at, c);
+    } else if (is_lower(c)) {
+      append_upper(out, c);
+    } else {
+      out += text.substr(begin, at - begin);
+    }
+  }
+  return out;
+}
+
 std::string title(std::string_view text) {
   std::string out;
   bool inside_word = false;
@@ -289,8 +326,7 @@ std::string capitalize(std::string_view text) {
   return out;
 }
 
-std::vector<std::string> split_lines(std::string_view text) {
-  std::vector<std::string> out;
+void for_each_line(std::string_view text, bool keep_ends, const std::function<void(std::string_view)>& take) {
   size_t line_begin = 0;
   for (size_t at = 0; at < text.size();) {
     const size_t begin = at;
@@ -298,12 +334,11 @@ std::vector<std::string> split_lines(std::string_view text) {
     const bool breaks =
         (c >= 0x0A && c <= 0x0D) || (c >= 0x1C && c <= 0x1E) || c == 0x85 || c == 0x2028 || c == 0x2029;
     if (!breaks) continue;
-    out.emplace_back(text.substr(line_begin, begin - line_begin));
     if (c == '\r' && at < text.size() && text[at] == '\n') ++at;
+    take(text.substr(line_begin, (keep_ends ? at : begin) - line_begin));
     line_begin = at;
   }
-  if (line_begin < text.size()) out.emplace_back(text.substr(line_begin));
-  return out;
+  if (line_begin < text.size()) take(text.substr(line_begin));
 }
 
 std::string replace_all(std::string_view text, std::string_view old_text, std::string_view new_text,
@@ -380,6 +415,33 @@ std::string python_repr(double value) {
   const auto plain = std::to_chars(buffer, buffer + sizeof buffer, value, std::chars_format::fixed);
   std::string out(buffer, plain.ptr);
   if (out.find('.') == std::string::npos) out += ".0";
+  return out;
+}
+
+std::string html_escaped(std::string_view text) {
+  std::string out;
+  out.reserve(text.size());
+  for (const char c : text) {
+    switch (c) {
+      case '&':
+        out += "&amp;";
+        break;
+      case '<':
+        out += "&lt;";
+        break;
+      case '>':
+        out += "&gt;";
+        break;
+      case '\'':
+        out += "&#39;";
+        break;
+      case '"':
+        out += "&#34;";
+        break;
+      default:
+        out += c;
+    }
+  }
   return out;
 }
 

@@ -65,6 +65,8 @@ const std::string& Value::text() const {
   return static_cast<const Text&>(*object_).text;
 }
 
+bool Value::is_markup() const { return is_string() && static_cast<const Text&>(*object_).is_markup; }
+
 const std::vector<Value>& Value::items() const {
   VERTEBRA_CHECK(is_sequence(), "the items of a value that is not a sequence");
   return static_cast<const Sequence&>(*object_).items;
@@ -73,8 +75,17 @@ const std::vector<Value>& Value::items() const {
 // ---- making values
 
 Value Runtime::string(std::string text) {
-  step_bytes(text.size());
+  step(1 + text.size() / 16);
   return Value(Kind::kString, std::make_shared<Text>(*this, std::move(text)));
+}
+
+Value Runtime::markup(std::string text) {
+  step(1 + text.size() / 16);
+  return Value(Kind::kString, std::make_shared<Text>(*this, std::move(text), true));
+}
+
+Value Runtime::string_like(const Value& model, std::string text) {
+  return model.is_markup() ? markup(std::move(text)) : string(std::move(text));
 }
 
 Value Runtime::undefined(std::string what) {
@@ -82,7 +93,7 @@ Value Runtime::undefined(std::string what) {
 }
 
 Value Runtime::sequence(Kind kind, std::vector<Value> items, std::string label) {
-  step(items.size());
+  step(1 + items.size());
   const uint8_t depth = depth_above(items);
   return Value(kind, std::make_shared<Sequence>(*this, std::move(items), std::move(label)), depth);
 }
@@ -94,7 +105,7 @@ uint8_t Runtime::depth_above(const std::vector<Value>& items) {
 }
 
 Value Runtime::dict(std::vector<std::pair<Value, Value>> entries) {
-  step(entries.size());
+  step(1 + entries.size());
   auto object = std::make_shared<Mapping>(*this, sizeof(Mapping));
   uint8_t depth = 0;
   for (auto& [key, value] : entries) {
@@ -114,6 +125,7 @@ Value Runtime::dict(std::vector<std::pair<Value, Value>> entries) {
 
 Value Runtime::function(std::string name, std::function<Value(Runtime&, Arguments&)> call,
                         uint8_t held_depth) {
+  step();
   const uint8_t depth = deeper(*this, held_depth);
   return Value(Kind::kFunction, std::make_shared<Function>(*this, std::move(name), std::move(call)), depth);
 }
@@ -167,6 +179,11 @@ void Runtime::check_room(uint64_t size_bytes) {
     fail_text(Code::kResourceExhausted,
               fmt::format("more than {} bytes of values and output", limits_.memory_bytes));
   }
+}
+
+void Runtime::check_growth(uint64_t size_bytes) {
+  step_bytes(size_bytes);
+  check_room(6 * size_bytes);  // "\u0000" for one byte
 }
 
 void Runtime::enter() {
@@ -367,9 +384,17 @@ int64_t Runtime::length(const Value& value) {
 }
 
 std::string Runtime::str(const Value& value) {
-  if (value.is_string()) return value.text();
   if (value.is_undefined()) return {};
-  return repr(value);
+  if (!value.is_string()) return repr(value);
+  step_bytes(value.text().size());
+  return value.text();
+}
+
+std::string Runtime::escaped(const Value& value) {
+  std::string text = str(value);
+  if (value.is_markup()) return text;
+  check_growth(text.size());
+  return html_escaped(text);
 }
 
 std::string Runtime::repr_items(const Sequence& sequence, std::string_view open, std::string_view close) {
@@ -398,8 +423,8 @@ std::string Runtime::repr(const Value& value) {
     case Kind::kFloat:
       return python_repr(value.number());
     case Kind::kString:
-      step_bytes(value.text().size());
-      return python_repr(value.text());
+      check_growth(value.text().size());
+      return value.is_markup() ? "Markup(" + python_repr(value.text()) + ")" : python_repr(value.text());
     case Kind::kList:
       return repr_items(static_cast<const Sequence&>(*value.object()), "[", "]");
     case Kind::kTuple:
@@ -505,6 +530,12 @@ std::string Runtime::key_of(const Value& key) {
   }
 }
 
+bool Runtime::is_hashable(const Value& key) {
+  if (!key.is(Kind::kTuple)) return key.kind() <= Kind::kString;
+  return std::all_of(key.items().begin(), key.items().end(),
+                     [&](const Value& item) { return is_hashable(item); });
+}
+
 const Value* Runtime::find(const Value& dict, const Value& key) {
   const auto& mapping = static_cast<const Mapping&>(*dict.object());
   const auto at = mapping.index.find(key_of(key));
@@ -520,7 +551,8 @@ const Value* Runtime::find(const Value& dict, std::string_view key) {
 Value Runtime::item(const Value& object, const Value& key) {
   if (object.is_undefined()) fail_undefined(object);
   if (object.is_dict()) {
-    if (const Value* found = find(object, key)) return *found;
+    const Value* found = is_hashable(key) ? find(object, key) : nullptr;
+    if (found != nullptr) return *found;
   } else if (key.is_integral() && object.is_sequence() && !object.is(Kind::kView) &&
              !object.is(Kind::kGenerator)) {
     const auto size = static_cast<int64_t>(object.items().size());
@@ -528,12 +560,13 @@ Value Runtime::item(const Value& object, const Value& key) {
     if (at >= 0 && at < size) return object.items()[static_cast<size_t>(at)];
   } else if (key.is_integral() && object.is_string()) {
     step_bytes(object.text().size());
-    const auto offsets = code_point_offsets(object.text());
-    const auto size = static_cast<int64_t>(offsets.size()) - 1;
+    const auto size = static_cast<int64_t>(jinja::length(object.text()));
     const int64_t at = key.integer() < 0 ? key.integer() + size : key.integer();
     if (at >= 0 && at < size) {
-      const size_t begin = offsets[static_cast<size_t>(at)];
-      return string(object.text().substr(begin, offsets[static_cast<size_t>(at) + 1] - begin));
+      const size_t begin = code_point_offset(object.text(), static_cast<size_t>(at));
+      size_t end = begin;
+      next_code_point(object.text(), end);
+      return string_like(object, object.text().substr(begin, end - begin));
     }
   }
   if (key.is_string() && !object.is_dict()) return attribute(object, key.text());
@@ -549,11 +582,21 @@ Value Runtime::slice(const Value& object, const Value& begin, const Value& end, 
   if (object.is_string()) {
     const std::string& text = object.text();
     step_bytes(text.size());
+    const auto size = static_cast<int64_t>(jinja::length(text));
+    const SliceRange range = clamp_slice(*this, size, begin, end, step_value);
+    if (range.step == 1) {
+      if (range.begin >= range.end) return string_like(object, {});
+      const size_t first = code_point_offset(text, static_cast<size_t>(range.begin));
+      const std::string_view rest = std::string_view(text).substr(first);
+      return string_like(
+          object,
+          std::string(rest.substr(0, code_point_offset(rest, static_cast<size_t>(range.end - range.begin)))));
+    }
+    check_room(static_cast<uint64_t>(size) * sizeof(size_t));
     const auto offsets = code_point_offsets(text);
     std::string out;
-    walk_slice(clamp_slice(*this, static_cast<int64_t>(offsets.size()) - 1, begin, end, step_value),
-               [&](size_t i) { out.append(text, offsets[i], offsets[i + 1] - offsets[i]); });
-    return string(std::move(out));
+    walk_slice(range, [&](size_t i) { out.append(text, offsets[i], offsets[i + 1] - offsets[i]); });
+    return string_like(object, std::move(out));
   }
   if (object.is(Kind::kList) || object.is(Kind::kTuple) || object.is(Kind::kRange)) {
     std::vector<Value> out;
@@ -561,7 +604,7 @@ Value Runtime::slice(const Value& object, const Value& begin, const Value& end, 
                [&](size_t i) { out.push_back(object.items()[i]); });
     return sequence(object.is(Kind::kTuple) ? Kind::kTuple : Kind::kList, std::move(out));
   }
-  return undefined(fmt::format("'{} object' cannot be sliced", type_name(object)));
+  fail("{} ({}) cannot be sliced", type_name(object), repr(object).substr(0, 40));
 }
 
 Value Runtime::call(const Value& callee, Arguments& arguments) {

@@ -68,6 +68,7 @@ class Value {
   bool is_undefined() const { return is(Kind::kUndefined); }
   bool is_none() const { return is(Kind::kNone); }
   bool is_string() const { return is(Kind::kString); }
+  bool is_markup() const;
   bool is_dict() const { return is(Kind::kDict); }
   bool is_integral() const { return is(Kind::kInt) || is(Kind::kBool); }
   bool is_number() const { return is_integral() || is(Kind::kFloat); }
@@ -93,9 +94,11 @@ class Value {
 };
 
 struct Text : Object {
-  Text(Runtime& runtime, std::string text_in)
-      : Object(runtime, sizeof(Text) + text_in.size()), text(std::move(text_in)) {}
+  Text(Runtime& runtime, std::string text_in, bool is_markup_in = false)
+      : Object(runtime, sizeof(Text) + text_in.size()), text(std::move(text_in)), is_markup(is_markup_in) {}
   std::string text;
+  // What `safe` and `escape` give (markupsafe's Markup): text that is joined to it is escaped for HTML.
+  bool is_markup = false;
 };
 
 struct Sequence : Object {
@@ -139,6 +142,9 @@ class Runtime {
 
   // ---- making values
   Value string(std::string text);
+  Value markup(std::string text);
+  // Markup if `model` is.
+  Value string_like(const Value& model, std::string text);
   Value undefined(std::string what);
   Value sequence(Kind kind, std::vector<Value> items, std::string label = {});
   Value list(std::vector<Value> items) { return sequence(Kind::kList, std::move(items)); }
@@ -160,6 +166,9 @@ class Runtime {
   void release(uint64_t size_bytes) { memory_bytes_ -= size_bytes; }
   // Fails when a string of that size would not fit: asked before it is built.
   void check_room(uint64_t size_bytes);
+  // Asked before a text is escaped, quoted or mapped to another case: counts its bytes, and fails when what
+  // may become of it would not fit.
+  void check_growth(uint64_t size_bytes);
   struct Depth {
     explicit Depth(Runtime& runtime) : runtime(runtime) { runtime.enter(); }
     ~Depth() { --runtime.depth_; }
@@ -182,6 +191,8 @@ class Runtime {
   int64_t length(const Value& value);
   std::string str(const Value& value);
   std::string repr(const Value& value);
+  // str() with the characters of HTML escaped, unless it is markup.
+  std::string escaped(const Value& value);
   // What `for` walks over; takes everything out of a generator.
   std::vector<Value> iterate(const Value& value);
   // The entry, or nullptr. Throws for keys that cannot be hashed.
@@ -207,6 +218,7 @@ class Runtime {
   void enter();
   [[noreturn]] void fail_steps();
   std::string key_of(const Value& key);
+  bool is_hashable(const Value& key);
   std::string repr_items(const Sequence& sequence, std::string_view open, std::string_view close);
 
   const std::string& name_;
@@ -226,8 +238,8 @@ struct JsonStyle {
 };
 std::string to_json_text(Runtime& runtime, const Value& value, const JsonStyle& style);
 // Python's `format % values` and `format.format(...)`.
-std::string percent_format(Runtime& runtime, const std::string& format, const Value& values);
-std::string brace_format(Runtime& runtime, const std::string& format, Arguments& arguments);
+Value percent_format(Runtime& runtime, const Value& format, const Value& values);
+Value brace_format(Runtime& runtime, const Value& format, Arguments& arguments);
 
 // A stable sort by merging. Values need not have a consistent order (NaN), on which std::sort would
 // run out of bounds; std::stable_sort is deprecated inside of libstdc++ 12.
@@ -252,8 +264,10 @@ void merge_sort(std::vector<T>& items, const Less& less) {
 std::optional<int64_t> parse_integer(std::string_view text, int64_t base);
 std::optional<double> parse_float(std::string_view text);
 // str.replace, bounded.
-Value replaced(Runtime& runtime, const std::string& text, const std::string& old_text,
-               const std::string& new_text, int64_t count);
+std::string replaced(Runtime& runtime, const std::string& text, const std::string& old_text,
+                     const std::string& new_text, int64_t count);
+// What dict(...) makes of its arguments: a dictionary or pairs, and names. `function` stands in errors.
+Value dictionary_of(Runtime& runtime, std::string_view function, Arguments& arguments);
 // "a.b.0" or an index, as the attribute arguments of filters mean it.
 Value attribute_path(Runtime& runtime, const Value& object, const Value& path);
 
