@@ -38,6 +38,7 @@ struct BenchFlags {
   std::string name, model, text, precision = "auto";
   double seconds = 3;
   int64_t rows = 16, length = 256;
+  int64_t streams = 0, prompt = 0, answer = 0;
   int64_t depth = 6, embedding = 384, vocabulary = 4096;
 };
 
@@ -317,6 +318,7 @@ void Bench::decode_requests(Subject& subject, int64_t requests, int64_t prompt, 
   options.compute = compute_;
   options.max_requests = requests;
   options.context_length = prompt + tokens;
+  options.tokens_per_step = std::max(options.tokens_per_step, requests * prompt);  // all prompts in one
   Engine engine(backend_, *subject.model, subject.parameters, options);
   std::vector<double> rates;
   const auto begin = Clock::now();
@@ -346,11 +348,16 @@ void Bench::decode_requests(Subject& subject, int64_t requests, int64_t prompt, 
 
 void Bench::decode() {
   Subject subject = open_subject(serving_form());
-  const int64_t context = std::min<int64_t>(subject.model->shape().context_length, 144);
-  const int64_t prompt = std::max<int64_t>(1, context / 9);
+  const int64_t wanted = (flags_.prompt > 0 ? flags_.prompt : 16) + (flags_.answer > 0 ? flags_.answer : 128);
+  const int64_t context = std::min<int64_t>(subject.model->shape().context_length, wanted);
+  const int64_t prompt = flags_.prompt > 0 ? flags_.prompt : std::max<int64_t>(1, context / 9);
   require(context - prompt >= 2, "the model's context of {} tokens is too short for this benchmark", context);
-  decode_requests(subject, 1, prompt, context - prompt);
-  decode_requests(subject, 8, prompt, context - prompt);
+  for (const int64_t requests : {1, 8}) {
+    if (flags_.streams == 0 || flags_.streams == requests)
+      decode_requests(subject, requests, prompt, context - prompt);
+  }
+  if (flags_.streams > 1 && flags_.streams != 8)
+    decode_requests(subject, flags_.streams, prompt, context - prompt);
 }
 
 // ---- tokenizer -----------------------------------------------------------------------------------
@@ -454,6 +461,12 @@ class BenchCommand final : public Command {
     app.add_option("--length", flags_.length, "Tokens in a row")
         ->capture_default_str()
         ->check(CLI::Range(1, 1 << 20));
+    app.add_option("--streams", flags_.streams, "Requests that 'decode' answers at once (default: 1, then 8)")
+        ->check(CLI::Range(1, 1 << 10));
+    app.add_option("--prompt", flags_.prompt, "Tokens of a prompt of 'decode' (default: 16)")
+        ->check(CLI::Range(1, 1 << 20));
+    app.add_option("--answer", flags_.answer, "Tokens that 'decode' generates for a prompt (default: 128)")
+        ->check(CLI::Range(2, 1 << 20));
     app.add_option("--depth", flags_.depth, "Layers of the default model")
         ->capture_default_str()
         ->check(CLI::Range(1, 1 << 12));

@@ -1,7 +1,9 @@
 #include "engine/sampler.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
+#include <limits>
 #include <numeric>
 
 #include "base/error.h"
@@ -9,6 +11,56 @@
 
 namespace vertebra {
 namespace {
+
+// Loops over this many elements at once become vectors.
+constexpr size_t kLanes = 16;
+
+float largest_of(std::span<const float> values) {
+  float lanes[kLanes];
+  std::fill(lanes, lanes + kLanes, -std::numeric_limits<float>::infinity());
+  size_t i = 0;
+  for (; i + kLanes <= values.size(); i += kLanes) {
+    for (size_t l = 0; l < kLanes; ++l) lanes[l] = values[i + l] > lanes[l] ? values[i + l] : lanes[l];
+  }
+  for (; i < values.size(); ++i) lanes[0] = std::max(lanes[0], values[i]);
+  return *std::max_element(lanes, lanes + kLanes);
+}
+
+int32_t likeliest_of(std::span<const float> values) {
+  const auto found = std::find(values.begin(), values.end(), largest_of(values));
+  return found == values.end() ? 0 : static_cast<int32_t>(found - values.begin());  // end: no numbers
+}
+
+// e^x for x <= 0, within 2e-7 of it; e^-87 for what is below.
+inline float exp_below(float x) {
+  x = x < -87.0f ? -87.0f : x;
+  constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: the sum's low bits are the nearest integer
+  const float shifted = x * 1.44269504f + kRound, n = shifted - kRound;
+  const float f = (x - n * 0.693359375f) + n * 2.12194440e-4f;  // x - n ln 2, |f| <= ln 2 / 2
+  float p = 1.9875691500e-4f;
+  for (const float c : {1.3981999507e-3f, 8.3334519073e-3f, 4.1665795894e-2f, 1.6666665459e-1f, 0.5f})
+    p = p * f + c;
+  const float power = std::bit_cast<float>((std::bit_cast<uint32_t>(shifted) + 127u) << 23);
+  return (p * f * f + f + 1.0f) * power;
+}
+
+// The sum of e^((values - largest) scale): the C library's exp takes 0.3 ms for a vocabulary of 49,152, a
+// tenth of a small model's step.
+double sum_of_exponentials(std::span<const float> values, float largest, float scale) {
+  constexpr size_t kPiece = 32 * kLanes;  // summed in fp32
+  double sum = 0;
+  for (size_t begin = 0; begin < values.size(); begin += kPiece) {
+    const size_t end = std::min(values.size(), begin + kPiece);
+    float lanes[kLanes] = {};
+    size_t i = begin;
+    for (; i + kLanes <= end; i += kLanes) {
+      for (size_t l = 0; l < kLanes; ++l) lanes[l] += exp_below((values[i + l] - largest) * scale);
+    }
+    for (; i < end; ++i) lanes[0] += exp_below((values[i] - largest) * scale);
+    for (const float lane : lanes) sum += static_cast<double>(lane);
+  }
+  return sum;
+}
 
 // Orders by logit, the lower id first among equals, so that every cut is deterministic.
 void order_by_logit(std::span<const float> logits, size_t wanted, std::vector<int32_t>& order) {
@@ -39,10 +91,8 @@ double sampling_uniform(uint64_t seed, int64_t position) {
 }
 
 double log_sum_exp(std::span<const float> logits) {
-  const float largest = *std::max_element(logits.begin(), logits.end());
-  double sum = 0;
-  for (const float logit : logits) sum += std::exp(static_cast<double>(logit) - largest);
-  return largest + std::log(sum);
+  const float largest = largest_of(logits);
+  return largest + std::log(sum_of_exponentials(logits, largest, 1));
 }
 
 std::vector<SampledToken> likeliest_tokens(std::span<const float> logits, int count) {
@@ -69,7 +119,7 @@ SampledToken Sampler::sample(std::span<const float> logits, std::span<const int3
     return SampledToken{id, logits[static_cast<size_t>(id)] - log_sum_exp(logits)};
   };
   if (options_.temperature == 0) {
-    return chosen(static_cast<int32_t>(std::max_element(scores.begin(), scores.end()) - scores.begin()));
+    return chosen(likeliest_of(scores));
   }
   keep(scores);
   double mass = 0;
@@ -83,7 +133,7 @@ SampledToken Sampler::sample(std::span<const float> logits, std::span<const int3
 }
 
 void Sampler::keep(std::span<const float> scores) {
-  const auto largest = static_cast<double>(*std::max_element(scores.begin(), scores.end()));
+  const auto largest = static_cast<double>(largest_of(scores));
   const auto weight = [&](int32_t id) {
     return std::exp((scores[static_cast<size_t>(id)] - largest) / options_.temperature);
   };
@@ -112,8 +162,9 @@ void Sampler::keep(std::span<const float> scores) {
 template <class Weight>
 void Sampler::keep_likeliest(std::span<const float> scores, size_t most, const Weight& weight) {
   const bool whole = most == scores.size();
-  double total = 0;
-  for (int32_t id = 0; whole && id < static_cast<int32_t>(most); ++id) total += weight(id);
+  double total =
+      whole ? sum_of_exponentials(scores, largest_of(scores), static_cast<float>(1 / options_.temperature))
+            : 0;
   // The likeliest few hold nearly all of the mass: more of the order is only worked out when they do not.
   size_t kept = 0;
   for (size_t ordered = whole ? std::min<size_t>(most, 256) : most;; ordered = std::min(most, ordered * 8)) {

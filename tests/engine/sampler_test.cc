@@ -62,6 +62,23 @@ TEST(Sampler, LogProbabilityIsTheModelsOwn) {
   EXPECT_EQ(likeliest_tokens(logits, 9).size(), 4u);
 }
 
+// A vocabulary of a real size, logits from the largest down to where nothing is left of them, and what is
+// ruled out altogether.
+TEST(Sampler, NormalizesLargeVocabularies) {
+  Logits logits;
+  double sum = 0;
+  for (int i = 0; i < 50'003; ++i) {
+    logits.push_back(30 + static_cast<float>(-0.0025 * ((i * 7919) % 50'003)));
+    sum += std::exp(static_cast<double>(logits.back()) - 30);
+  }
+  EXPECT_NEAR(log_sum_exp(logits), 30 + std::log(sum), 1e-6);
+  logits[100] = -std::numeric_limits<float>::infinity();
+  const auto gone = static_cast<double>(30 - 0.0025f * static_cast<float>(100 * 7919 % 50'003));
+  EXPECT_NEAR(log_sum_exp(logits), 30 + std::log(sum - std::exp(gone - 30)), 1e-6);
+  EXPECT_EQ(sample(logits, {}).id, 0);
+  EXPECT_TRUE(std::isnan(log_sum_exp(Logits(40, std::numeric_limits<float>::quiet_NaN()))));
+}
+
 TEST(Sampler, ChanceIsFair) {
   const std::vector<double> wanted = {0.4, 0.3, 0.15, 0.1, 0.05};
   constexpr int kDraws = 20000;
