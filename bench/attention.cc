@@ -140,8 +140,15 @@ void bench_training(const Options& options, const Report& report, ThreadTeam& te
 
 // One decoding step of `rows` requests with `context` tokens each.
 void bench_decode(const Options& options, const Report& report, ThreadTeam& team, double bandwidth) {
-  for (const auto& [rows, context, dtype] : std::vector<std::tuple<int64_t, int64_t, DType>>{
-           {1, 4096, DType::kF32}, {1, 4096, DType::kBF16}, {8, 1024, DType::kF32}, {1, 256, DType::kF32}}) {
+  for (const auto& [rows, context, dtype] :
+       std::vector<std::tuple<int64_t, int64_t, DType>>{{1, 4096, DType::kF32},
+                                                        {1, 4096, DType::kBF16},
+                                                        {1, 4096, DType::kF16},
+                                                        {1, 4096, DType::kI8},
+                                                        {8, 1024, DType::kF32},
+                                                        {8, 1024, DType::kI8},
+                                                        {1, 256, DType::kF32},
+                                                        {1, 256, DType::kI8}}) {
     const int64_t heads = 9, key_heads = 3, dim = 64, page = 64, layers = 8;
     const std::string name =
         fmt::format("paged_attention {} rows, context {}, {}", rows, context, dtype_name(dtype));
@@ -154,14 +161,23 @@ void bench_decode(const Options& options, const Report& report, ThreadTeam& team
     std::vector<int32_t> requests;
     for (int64_t r = 0; r < rows; ++r) requests.push_back(static_cast<int32_t>(r));
     for (int64_t i = 0; i < rows * pages_each; ++i) table.set(i, static_cast<double>(i * 7 % pages));
+    std::vector<Tensor> operands = {random_tensor({rows, heads, dim}, 2),
+                                    random_tensor({rows, key_heads, dim}, 3),
+                                    random_tensor({rows, key_heads, dim}, 4),
+                                    cache,
+                                    cache2,
+                                    table,
+                                    repeat({rows}, requests),
+                                    repeat({rows}, {static_cast<int32_t>(context - 1)})};
+    if (dtype == DType::kI8) {
+      for (const uint64_t stream : {uint64_t{5}, uint64_t{6}})
+        operands.push_back(random_tensor({pages, page, key_heads, dim / kCacheBlock}, stream));
+    }
     const double seconds =
-        fastest(options, "paged_attention",
-                {random_tensor({rows, heads, dim}, 2), random_tensor({rows, key_heads, dim}, 3),
-                 random_tensor({rows, key_heads, dim}, 4), cache, cache2, table, repeat({rows}, requests),
-                 repeat({rows}, {static_cast<int32_t>(context - 1)})},
-                {{"scale", 0.125}, {"window", int64_t{0}}}, team);
-    const double bytes =
-        static_cast<double>(2 * rows * context * key_heads * dim) * static_cast<double>(dtype_size(dtype));
+        fastest(options, "paged_attention", operands, {{"scale", 0.125}, {"window", int64_t{0}}}, team);
+    const double element_bytes =
+        dtype == DType::kI8 ? 1 + 4.0 / kCacheBlock : static_cast<double>(dtype_size(dtype));
+    const double bytes = static_cast<double>(2 * rows * context * key_heads * dim) * element_bytes;
     report.line(name, seconds, bytes / seconds * 1e-9, bandwidth * 1e-9, "GB/s");
   }
 }

@@ -18,6 +18,7 @@ struct GenerationFlags {
   int64_t context = 0;
   std::optional<int64_t> draft_tokens;
   std::optional<bool> dequantize;
+  std::string cache = "f32";
 
   void add(CLI::App& app) {
     app.add_option("model", model, "A model folder, a GGUF file, or a run folder")->required();
@@ -51,6 +52,9 @@ struct GenerationFlags {
         "--dequantize,!--no-dequantize", dequantize,
         "Turn block-quantized weights into f32 when they are loaded (default: on a device, not on the "
         "CPU)");
+    app.add_option("--cache-type", cache, "Element type of cached keys and values: f32, bf16, f16 or q8_0")
+        ->capture_default_str()
+        ->check(CLI::IsMember({"f32", "bf16", "f16", "q8_0"}));
   }
 
   // A device's compiler turns quantized weights into floats in every step, which takes time.
@@ -64,6 +68,7 @@ struct GenerationFlags {
     out.max_requests = 1;
     out.draft_tokens = draft_tokens.value_or(backend.host_memory() ? 8 : 0);
     out.context_length = context;
+    out.cache = *dtype_from_name(cache);
     return out;
   }
 };

@@ -1,5 +1,6 @@
 #include "engine/engine.h"
 
+#include <algorithm>
 #include <deque>
 #include <map>
 #include <optional>
@@ -67,6 +68,10 @@ ServingShape serving_shape(const Model& model, const EngineOptions& options) {
       "the engine needs at least one request, as many tokens a step as requests, and pages of at least "
       "one token");
   require(options.draft_tokens >= 0, "draft_tokens is {}, 0 or more was wanted", options.draft_tokens);
+  constexpr DType kCaches[] = {DType::kF32, DType::kBF16, DType::kF16, DType::kQ8_0};
+  require(std::find(std::begin(kCaches), std::end(kCaches), options.cache) != std::end(kCaches),
+          "keys and values cannot be kept as {}; f32, bf16, f16 and q8_0 are known",
+          dtype_name(options.cache));
   ServingShape shape;
   shape.tokens = options.tokens_per_step;
   shape.requests = options.max_requests;
@@ -76,6 +81,7 @@ ServingShape serving_shape(const Model& model, const EngineOptions& options) {
   shape.pages = shape.pages_per_request * options.max_requests;
   shape.context_length = context;
   shape.compute = options.compute;
+  shape.cache = options.cache;
   return shape;
 }
 

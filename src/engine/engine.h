@@ -22,8 +22,9 @@ struct EngineOptions {
   int64_t page_size = 64;         // tokens a cache page holds
   int64_t context_length = 0;     // 0: the model's
   DType compute = DType::kF32;
-  int64_t draft_tokens = 0;  // most tokens tried at once by prompt lookup (speculate.h), none where layers
-                             // keep states; the text stays the same
+  DType cache = DType::kF32;  // of keys and values: f32, bf16, f16 or q8_0
+  int64_t draft_tokens = 0;   // most tokens tried at once by prompt lookup (speculate.h), none where layers
+                              // keep states; the text stays the same
 };
 
 enum class StopReason { kStopToken, kMaxTokens, kCancelled };

@@ -41,21 +41,39 @@ class ServingContext final : public ModelContext {
   // Layers that share a cache write the same keys and values into it once more.
   Value attend(int layer, Value q, Value k, Value v, const AttendOptions& options) override {
     const int of = options.cache_layer >= 0 ? options.cache_layer : layer;
-    const Shape cache = {shape_.pages, shape_.page_size, k.shape()[1], k.shape()[2]};
-    Memory& keys = memory(fmt::format("engine/k_cache/{}", of), cache, cache_sharding_);
-    Memory& values = memory(fmt::format("engine/v_cache/{}", of), cache, cache_sharding_);
+    const bool codes = shape_.cache == DType::kQ8_0;
+    const int64_t dim = k.shape()[2];
+    require(
+        !codes || dim % kCacheBlock == 0,
+        "a q8_0 cache needs heads of a multiple of {} elements, layer {} has heads of {}: choose bf16 or f16",
+        kCacheBlock, layer, dim);
+    const Shape pages = {shape_.pages, shape_.page_size, k.shape()[1], dim};
+    Shape blocks = pages;
+    blocks.set_dim(3, dim / kCacheBlock);
+    const auto cache = [&](const char* name, DType dtype, const Shape& shape) -> Memory* {
+      return &memory(fmt::format("engine/{}/{}", name, of), {dtype, shape}, cache_sharding_);
+    };
+    const DType dtype = codes ? DType::kI8 : shape_.cache;
+    std::vector<Memory*> held = {cache("k_cache", dtype, pages), cache("v_cache", dtype, pages)};
+    if (codes) {
+      held.push_back(cache("k_scale", DType::kF32, blocks));
+      held.push_back(cache("v_scale", DType::kF32, blocks));
+    }
+    PagedCache now = {held[0]->now, held[1]->now};
+    if (codes) now.key_scales = held[2]->now, now.value_scales = held[3]->now;
     const PagedAttentionResult result =
-        paged_attention(q, k, v, keys.now, values.now, page_table_, requests_, positions_,
+        paged_attention(q, k, v, now, page_table_, requests_, positions_,
                         {.scale = options.scale, .window = options.window, .sinks = options.sinks});
-    keys.now = result.k_cache;
-    values.now = result.v_cache;
+    const Value after[] = {result.cache.keys, result.cache.values, result.cache.key_scales,
+                           result.cache.value_scales};
+    for (size_t i = 0; i < held.size(); ++i) held[i]->now = after[i];
     return result.out;
   }
 
   LayerState state(int layer, std::string_view name, const Shape& shape) override {
     Shape all = {shape_.requests};
     for (const Dim& dim : shape.dims()) all.push_back(dim);
-    return {memory(state_name(layer, name), all, {}).now, requests_, positions_};
+    return {memory(state_name(layer, name), {DType::kF32, all}, {}).now, requests_, positions_};
   }
   void keep_state(int layer, std::string_view name, Value value) override {
     memories_.at(state_name(layer, name)).now = value;
@@ -73,9 +91,9 @@ class ServingContext final : public ModelContext {
   struct Memory {
     Value before, now;
   };
-  Memory& memory(const std::string& name, const Shape& shape, const Sharding& sharding) {
+  Memory& memory(const std::string& name, const TensorType& type, const Sharding& sharding) {
     Memory& out = memories_[name];
-    if (!out.before.defined()) out.before = out.now = graph().parameter(name, {DType::kF32, shape}, sharding);
+    if (!out.before.defined()) out.before = out.now = graph().parameter(name, type, sharding);
     return out;
   }
   static std::string state_name(int layer, std::string_view name) {

@@ -18,7 +18,9 @@ struct ServingShape {
   int64_t page_size = 64;
   int64_t context_length = 512;  // of a request, at most
   DType compute = DType::kF32;
-  Mesh mesh;                      // of the backend
+  DType cache =
+      DType::kF32;  // of keys and values: f32, bf16, f16, or q8_0 (i8 codes with a scale to 32 of them)
+  Mesh mesh;        // of the backend
   bool choose_on_device = false;  // the likeliest tokens are outputs too (sampling::kToken, kLogProbability)
   std::map<std::string, DType, std::less<>> parameter_types;  // of parameters that are not f32
 };
@@ -33,8 +35,10 @@ inline constexpr const char* kSampledRows = "engine/sampled";   // i32 [M]: rows
 inline constexpr const char* kLogits = "engine/logits";         // f32 [M, V]
 }  // namespace serving
 
-// Parameters are inputs of their names; caches "engine/k_cache/LAYER", "engine/v_cache/LAYER" f32
-// [P, page_size, K, D] of the layer and states "engine/state/LAYER/NAME" f32 [R, ...] are donated.
+// Parameters are inputs of their names; caches "engine/k_cache/LAYER", "engine/v_cache/LAYER"
+// [P, page_size, K, D] of the layer (of codes also "engine/k_scale/LAYER", "engine/v_scale/LAYER") and states
+// "engine/state/LAYER/NAME" f32 [R, ...] are donated. Throws invalid_argument for a cache of q8_0 whose
+// layers have heads that are no whole blocks.
 Graph build_serving_step(const Model& model, const ServingShape& shape);
 // Whether layers of that graph keep states of requests, which only go forward.
 bool keeps_states(const Graph& step);

@@ -127,8 +127,10 @@ Value dequantize(Value x);
 // passes.
 Value linear(Value x, Value w, Value bias = {}, DType compute = DType::kF32);
 
-// A linear layer per expert, of which each row uses those chosen for it: x [N, E] (all choices of a row multiply it)
-// or [N, A, E] (each its own), weight [X, F, E], experts i32 [N, A] in [0, X) (others give zeros), bias [X, F] -> [N, A, F]. Kernels compute chosen experts only. The weight may be block-quantized, as linear's.
+// A linear layer per expert, of which each row uses those chosen for it: x [N, E] (all choices of a row
+// multiply it) or [N, A, E] (each its own), weight [X, F, E], experts i32 [N, A] in [0, X) (others give
+// zeros), bias [X, F] -> [N, A, F]. Kernels compute chosen experts only. The weight may be block-quantized,
+// as linear's.
 Value expert_linear(Value x, Value weight, Value experts, Value bias = {}, DType compute = DType::kF32);
 // The k largest along the last axis, largest first, the lower index among equals; values above -1e30.
 struct TopK {
@@ -164,32 +166,42 @@ struct AttentionOptions {
 // of its own segment, at or before its own index; a row of segment < 0 gives zeros) -> [B, T, H, D]. Never
 // materialises T x T; online softmax in f32 (Milakov & Gimelshein 2018; Dao et al. 2022).
 Value attention(Value q, Value k, Value v, Value segments, const AttentionOptions& options = {});
-// The same over a paged cache, for a ragged serving step: q [N, H, D], k_new and v_new [N, K, D], caches
-// [P pages, page_size, K, D], page_table i32 [R, pages per request], request i32 [N] (row of page_table; < 0:
-// padding row, gives zeros and writes nothing), positions i32 [N] (index of the token in its request). Writes
-// k_new and v_new into the caches, then every query attends to positions 0..its own of its request. Rows of
-// one request are in increasing position and contiguous. Bit for bit what `attention` gives on the whole
-// sequence. Returns {out [N, H, D], k_cache, v_cache}; the caches are meant to be donated.
-struct PagedAttentionResult {
-  Value out, k_cache, v_cache;
+// The same over a paged cache, for a ragged serving step: q [N, H, D], k_new and v_new [N, K, D], page_table
+// i32 [R, pages per request], request i32 [N] (row of page_table; < 0: padding row, gives zeros and writes
+// nothing), positions i32 [N] (index of the token in its request). Writes k_new and v_new into the cache,
+// rounded to its type, then every query attends to positions 0..its own of its request. Rows of one request
+// are in increasing position and contiguous. Bit for bit what `attention` gives on the whole sequence of such
+// keys and values. The result's cache is meant to take the operand's place.
+struct PagedCache {
+  Value keys, values;  // [P pages, page_size, K, D]: a floating-point type, or i8 codes
+  // Of codes: f32 [P, page_size, K, D / kCacheBlock], what those of a block are multiplied by (the largest
+  // value is 127 of it, as in Q8_0).
+  Value key_scales = {}, value_scales = {};
 };
-PagedAttentionResult paged_attention(Value q, Value k_new, Value v_new, Value k_cache, Value v_cache,
+inline constexpr int64_t kCacheBlock = 32;
+struct PagedAttentionResult {
+  Value out;  // [N, H, D]
+  PagedCache cache;
+};
+PagedAttentionResult paged_attention(Value q, Value k_new, Value v_new, const PagedCache& cache,
                                      Value page_table, Value request, Value positions,
                                      const AttentionOptions& options = {});
 
 // ---- Composites: memory of earlier tokens that is no attention -----------------------------------
-// Both run over ragged rows: request i32 [N] names each row's request (a row of the state; < 0: padding, gives zeros)
-// and positions i32 [N] its place in it. Rows of one request are contiguous and in increasing position. A request's
-// rows begin from its state, or from nothing where their first position is 0 (or where one is 0 inside them); the
-// state of other requests stays. So training runs them over whole sequences, serving over pieces of them.
+// Both run over ragged rows: request i32 [N] names each row's request (a row of the state; < 0: padding,
+// gives zeros) and positions i32 [N] its place in it. Rows of one request are contiguous and in increasing
+// position. A request's rows begin from its state, or from nothing where their first position is 0 (or where
+// one is 0 inside them); the state of other requests stays. So training runs them over whole sequences,
+// serving over pieces of them.
 struct Recurrence {
   Value out, state;
 };
-// Causal convolution of each channel by itself: x [N, C], weight [C, W], state [R, W - 1, C] (the inputs that came
-// last, in order) -> out [N, C], out[n, c] = sum over j of weight[c, j] x[n - W + 1 + j, c].
+// Causal convolution of each channel by itself: x [N, C], weight [C, W], state [R, W - 1, C] (the inputs that
+// came last, in order) -> out [N, C], out[n, c] = sum over j of weight[c, j] x[n - W + 1 + j, c].
 Recurrence short_convolution(Value x, Value weight, Value state, Value request, Value positions);
-// The gated delta rule (Yang et al. 2024): per head S = exp(decay) S, then S += k (beta (v - S^T k))^T, out = S^T q.
-// q and k [N, H, D], v [N, H, M], decay (<= 0) and beta [N, H], state f32 [R, H, D, M] -> out [N, H, M].
+// The gated delta rule (Yang et al. 2024): per head S = exp(decay) S, then S += k (beta (v - S^T k))^T, out =
+// S^T q. q and k [N, H, D], v [N, H, M], decay (<= 0) and beta [N, H], state f32 [R, H, D, M] -> out [N, H,
+// M].
 Recurrence gated_delta_rule(Value q, Value k, Value v, Value decay, Value beta, Value state, Value request,
                             Value positions);
 

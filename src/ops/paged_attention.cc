@@ -11,13 +11,14 @@ namespace {
 using Values = std::vector<Value>;
 
 std::vector<TensorType> infer_paged(const InferInput& in) {
-  in.check_operand_count(8);
+  const bool quantized = in.operands.size() > 3 && in.operands[3].dtype == DType::kI8;
+  in.check_operand_count(quantized ? 10 : 8);
   check_float(in, 0, "q");
   check_rank(in, 0, 3, "q [N, H, D]");
   check_rank(in, 1, 3, "k_new [N, K, D]");
   check_dtype(in, 1, in.operands[0].dtype, "k_new");
   check_type(in, 2, in.operands[1], "v_new");
-  check_float(in, 3, "k_cache");
+  if (!quantized) check_float(in, 3, "k_cache");
   check_rank(in, 3, 4, "k_cache [P, page_size, K, D]");
   check_type(in, 4, in.operands[3], "v_cache");
   const Shape& q = in.operands[0].shape;
@@ -39,7 +40,16 @@ std::vector<TensorType> infer_paged(const InferInput& in) {
       "page_table needs rows of a fixed number of pages above 0 with fewer than 2^31 positions");
   check_type(in, 6, {DType::kI32, Shape{q.dim(0)}}, "request [N]");
   check_type(in, 7, {DType::kI32, Shape{q.dim(0)}}, "positions [N]");
-  return {in.operands[0], in.operands[3], in.operands[4], {DType::kF32, Shape{q.dim(0), q.dim(1)}}};
+  std::vector<TensorType> out = {
+      in.operands[0], in.operands[3], in.operands[4], {DType::kF32, Shape{q.dim(0), q.dim(1)}}};
+  if (quantized) {
+    in.check(cache[3] % kCacheBlock == 0, "codes need heads of whole blocks of {}, not of {}", kCacheBlock,
+             cache[3]);
+    check_type(in, 8, {DType::kF32, {cache[0], cache[1], cache[2], cache[3] / kCacheBlock}}, "k_scales");
+    check_type(in, 9, in.operands[8], "v_scales");
+    out.insert(out.end(), {in.operands[8], in.operands[9]});
+  }
+  return out;
 }
 
 // 0 <= a < limit
@@ -55,6 +65,31 @@ Value write_cache(Value cache, Value update, Value slots) {
   const Shape& shape = cache.shape();
   const Shape flat = {shape[0] * shape[1], shape.dim(2), shape.dim(3)};
   return reshape(write_rows(reshape(cache, flat), slots, convert(update, cache.dtype())), shape);
+}
+
+// Keys or values as a cache holds them: the tensor, and scales if it holds codes.
+struct Stored {
+  Value values, scales;
+};
+
+// [N, K, D] as codes.
+Stored quantize_rows(Value x) {
+  const Shape& shape = x.shape();
+  const Shape blocks = {shape.dim(0), shape.dim(1), shape[2] / kCacheBlock, kCacheBlock};
+  const Value split = reshape(convert(x, DType::kF32), blocks);
+  const Value largest = reduce_max(absolute(split), {3});
+  // What is too small for an inverse counts as 0.
+  const Value some = compare_with(largest, 1e-30, "gt");
+  const Value zero = zeros_like(largest);
+  const Value inverse = select(some, divide(127.0, select(some, largest, add(zero, 1.0))), zero);
+  const Value codes = floor(add(multiply(split, broadcast_leading(inverse, blocks)), 0.5));
+  return {reshape(convert(codes, DType::kI8), shape), select(some, multiply(largest, 1.0 / 127), zero)};
+}
+
+Stored write_cache(const Stored& cache, Value update, Value slots) {
+  if (!cache.scales.defined()) return {write_cache(cache.values, update, slots), {}};
+  const Stored rows = quantize_rows(update);
+  return {write_cache(cache.values, rows.values, slots), write_cache(cache.scales, rows.scales, slots)};
 }
 
 // Everything about where rows lie: i32 and bool [N], and [N, S] with S = pages per request * page_size.
@@ -90,18 +125,33 @@ Placement place(Value page_table, Value request, Value positions, int64_t pages,
   return out;
 }
 
+// Every row's keys or values [N, S, K, D]. Whole pages: compilers copy one index's slice at a time.
+Value gather_pages(const Stored& cache, const Placement& where) {
+  const Shape& shape = cache.values.shape();
+  const Dim n = where.pairs.dim(0), keys = where.pairs.dim(1);
+  const Shape flat = {n, keys, shape.dim(2), shape.dim(3)};
+  const Value found = reshape(gather_rows(cache.values, where.pages), flat);
+  if (!cache.scales.defined()) return found;
+  const Shape scales = {n, keys, shape.dim(2), shape[3] / kCacheBlock};
+  const Shape blocks = {n, keys, shape.dim(2), shape[3] / kCacheBlock, kCacheBlock};
+  const Value scale = reshape(gather_rows(cache.scales, where.pages), scales);
+  const Value codes = reshape(convert(found, DType::kF32), blocks);
+  return reshape(multiply(codes, broadcast_leading(scale, blocks)), flat);
+}
+
 Values decompose_paged(Graph& graph, const Node& node, std::span<const Value> operands) {
   const Value q = operands[0], positions = operands[7];
   const Shape cache = operands[3].shape();
   const Placement where = place(operands[5], operands[6], positions, cache[0], cache[1]);
-  const Value k_cache = write_cache(operands[3], operands[1], where.new_slots);
-  const Value v_cache = write_cache(operands[4], operands[2], where.new_slots);
+  const bool quantized = operands.size() > 8;
+  const Stored k_cache =
+      write_cache({operands[3], quantized ? operands[8] : Value{}}, operands[1], where.new_slots);
+  const Stored v_cache =
+      write_cache({operands[4], quantized ? operands[9] : Value{}}, operands[2], where.new_slots);
 
-  // Whole pages: compilers copy one index's slice at a time.
   const Dim n = q.shape().dim(0), heads = cache.dim(2);
-  const Shape flat = {n, where.pairs.dim(1), heads, cache.dim(3)};
-  const Value keys = reshape(gather_rows(k_cache, where.pages), flat);  // [N, S, K, D]
-  const Value values = reshape(gather_rows(v_cache, where.pages), flat);
+  const Value keys = gather_pages(k_cache, where);  // [N, S, K, D]
+  const Value values = gather_pages(v_cache, where);
   const Value grouped = reshape(q, Shape{n, heads, q.shape()[1] / heads.size, q.shape().dim(2)});
   const DType inner = inner_dtype(q.dtype());
   const Value dots = dot_general(grouped, keys, {{0, 1}, {0, 2}, {3}, {3}}, inner);  // [N, K, G, S]
@@ -116,45 +166,75 @@ Values decompose_paged(Graph& graph, const Node& node, std::span<const Value> op
   const MaskedSoftmax softmax = masked_softmax(scores, broadcast_in_dim(seen, scores.shape(), {0, 3}));
   const Value out = dot_general(softmax.probabilities, values, {{0, 1}, {0, 2}, {3}, {1}}, q.dtype());
   const Value lse = reshape(softmax.log_sum, Shape{n, q.shape().dim(1)});
-  return {reshape(out, q.shape()), k_cache, v_cache, convert(lse, DType::kF32)};
+  Values results = {reshape(out, q.shape()), k_cache.values, v_cache.values, convert(lse, DType::kF32)};
+  if (quantized) results.insert(results.end(), {k_cache.scales, v_cache.scales});
+  return results;
 }
 
 std::vector<OpSample> paged_samples() {
-  const auto sample = [](std::string name, int64_t n, int64_t h, int64_t window, std::vector<double> request,
-                         std::vector<double> positions) {
-    const auto i32 = [](Shape shape, std::vector<double> list) {
-      return values(shape, std::move(list), DType::kI32);
-    };
-    return OpSample{
+  const auto i32 = [](Shape shape, std::vector<double> list) {
+    return values(shape, std::move(list), DType::kI32);
+  };
+  const auto typed = [](OperandSample operand, DType dtype) {
+    operand.type.dtype = dtype;
+    return fixed(operand);
+  };
+  const auto sample = [&](std::string name, int64_t n, int64_t h, int64_t window, std::vector<double> request,
+                          std::vector<double> positions, DType cache = DType::kF32) {
+    const int64_t dim = cache == DType::kI8 ? 64 : 8;
+    const Shape pages = {6, 4, 2, dim}, scales = {6, 4, 2, dim / kCacheBlock};
+    OperandSample held = normal(pages);
+    if (cache == DType::kI8) held = integers(pages, -127, 128, DType::kI8);
+    if (cache == DType::kF16 || cache == DType::kBF16) held = typed(held, cache);
+    OpSample out{
         std::move(name),
-        {normal({n, h, 8}), normal({n, 2, 8}), normal({n, 2, 8}), normal({6, 4, 2, 8}), normal({6, 4, 2, 8}),
+        {normal({n, h, dim}), normal({n, 2, dim}), normal({n, 2, dim}), held, held,
          i32({3, 2}, {2, 5, 0, 3, 4, -1}), i32({n}, std::move(request)), i32({n}, std::move(positions))},
         {{"scale", 0.35}, {"window", window}}};
+    // The reference's caches keep what rounding takes from these.
+    if (cache != DType::kF32) out.tolerance = cache == DType::kBF16 ? 8e-3 : 1e-3;
+    if (cache == DType::kI8) {
+      out.bf16 = false;  // quotients of short numbers end on .5, which rounds either way
+      out.operands.push_back(fixed(uniform(scales, 0.005, 0.02)));
+      out.operands.push_back(fixed(uniform(scales, 0.005, 0.02)));
+    }
+    return out;
   };
-  return {sample("prefill and decode", 7, 4, 0, {0, 0, 0, 1, 2, 2, -1}, {3, 4, 5, 6, 0, 1, 0}),
-          sample("one row", 1, 2, 0, {1}, {7}), sample("a window", 4, 4, 2, {0, 0, 1, -1}, {0, 1, 5, 9}),
-          sample("padding alone", 2, 2, 0, {-1, -1}, {0, 0})};
+  const std::vector<double> requests = {0, 0, 0, 1, 2, 2, -1}, positions = {3, 4, 5, 6, 0, 1, 0};
+  return {sample("prefill and decode", 7, 4, 0, requests, positions),
+          sample("one row", 1, 2, 0, {1}, {7}),
+          sample("a window", 4, 4, 2, {0, 0, 1, -1}, {0, 1, 5, 9}),
+          sample("padding alone", 2, 2, 0, {-1, -1}, {0, 0}),
+          sample("pages of bf16", 7, 4, 0, requests, positions, DType::kBF16),
+          sample("pages of f16", 7, 4, 0, requests, positions, DType::kF16),
+          sample("pages of codes", 7, 4, 0, requests, positions, DType::kI8)};
 }
 
 }  // namespace
 
-// (q, k_new, v_new, k_cache, v_cache, page_table, request, positions){scale, window} -> (out, k_cache,
-// v_cache, lse f32 [N, H]: as that of `attention`). A position beyond the table or a page outside the cache:
-// nothing is written; the row of such a position gives zeros. Reads of pages outside the cache are clamped.
+// (q, k_new, v_new, k_cache, v_cache, page_table, request, positions[, k_scales, v_scales]){scale, window} ->
+// (out, k_cache, v_cache, lse f32 [N, H]: as that of `attention`[, k_scales, v_scales]). A position beyond
+// the table or a page outside the cache: nothing is written; the row of such a position gives zeros. Reads of
+// pages outside the cache are clamped.
 const OpDef paged_attention_op = {.name = "paged_attention",
                                   .infer = infer_paged,
                                   .no_vjp = "only in generation",
                                   .decompose = decompose_paged,
                                   .samples = paged_samples};
 
-PagedAttentionResult paged_attention(Value q, Value k_new, Value v_new, Value k_cache, Value v_cache,
+PagedAttentionResult paged_attention(Value q, Value k_new, Value v_new, const PagedCache& cache,
                                      Value page_table, Value request, Value positions,
                                      const AttentionOptions& options) {
-  const std::vector<Value> out = q.graph().add_node(
-      paged_attention_op, {q, k_new, v_new, k_cache, v_cache, page_table, request, positions},
-      attention_attrs(options, q));
-  if (!options.sinks.defined()) return {out[0], out[1], out[2]};
-  return {with_sinks(out[0], out[3], options.sinks), out[1], out[2]};
+  Values operands = {q, k_new, v_new, cache.keys, cache.values, page_table, request, positions};
+  if (cache.key_scales.defined()) operands.insert(operands.end(), {cache.key_scales, cache.value_scales});
+  const Values out = q.graph().add_node(paged_attention_op, operands, attention_attrs(options, q));
+  PagedAttentionResult result = {out[0], {out[1], out[2]}};
+  if (out.size() > 4) {
+    result.cache.key_scales = out[4];
+    result.cache.value_scales = out[5];
+  }
+  if (options.sinks.defined()) result.out = with_sinks(out[0], out[3], options.sinks);
+  return result;
 }
 
 }  // namespace vertebra

@@ -1,5 +1,6 @@
 // Attention, its gradient and its paged form: against a double-precision reference, and the promises about
 // bits.
+#include "ops/ops.h"
 #include "tests/backend/kernel_run.h"
 
 namespace vertebra::cpu {
@@ -193,11 +194,11 @@ class PagedRun {
     pages_each_ = (c.tokens + page_size - 1) / page_size;
     const int64_t pages = requests * pages_each_ + 1;
     const TensorType type{cache_dtype, {pages, page_size, c.key_heads, c.dim}};
-    k_ = Tensor(type);
-    v_ = Tensor(type);
-    // What was never written must never matter: NaN in both types.
-    std::memset(k_.raw(), 0xff, k_.size_bytes());
-    std::memset(v_.raw(), 0xff, v_.size_bytes());
+    const TensorType scales{DType::kF32, {pages, page_size, c.key_heads, c.dim / kCacheBlock}};
+    cache_ = {Tensor(type), Tensor(type)};
+    if (cache_dtype == DType::kI8) cache_.insert(cache_.end(), {Tensor(scales), Tensor(scales)});
+    // What was never written must never matter: NaN in all floating-point types.
+    for (Tensor& each : cache_) std::memset(each.raw(), 0xff, each.size_bytes());
     table_ = Tensor(DType::kI32, {requests, pages_each_});
     for (int64_t i = 0; i < requests * pages_each_; ++i) table_.set(i, static_cast<double>(pages - 1 - i));
   }
@@ -229,12 +230,20 @@ class PagedRun {
       copy(in.k, token, k, i, c_.key_heads);
       copy(in.v, token, v, i, c_.key_heads);
     }
-    auto results = run_kernel(make_paged_attention, c_.attrs(),
-                              {q, k, v, k_, v_, table_, ints({n}, request), ints({n}, position)},
-                              {{DType::kF32, q.shape()}, k_.type(), v_.type(), {DType::kF32, {n, c_.heads}}},
-                              threads, {-1, 3, 4, -1});
-    k_ = results[1];
-    v_ = results[2];
+    std::vector<Tensor> operands = {
+        q, k, v, cache_[0], cache_[1], table_, ints({n}, request), ints({n}, position)};
+    std::vector<TensorType> types = {
+        {DType::kF32, q.shape()}, cache_[0].type(), cache_[1].type(), {DType::kF32, {n, c_.heads}}};
+    std::vector<int> share = {-1, 3, 4, -1};
+    if (cache_.size() > 2) {
+      operands.insert(operands.end(), {cache_[2], cache_[3]});
+      types.insert(types.end(), {cache_[2].type(), cache_[3].type()});
+      share.insert(share.end(), {8, 9});
+    }
+    const auto results = run_kernel(make_paged_attention, c_.attrs(), operands, types, threads, share);
+    cache_[0] = results[1];
+    cache_[1] = results[2];
+    for (size_t i = 2; i < cache_.size(); ++i) cache_[i] = results[i + 2];
     return results[0];
   }
 
@@ -246,7 +255,8 @@ class PagedRun {
   }
   Case c_;
   int64_t pages_each_ = 0;
-  Tensor k_, v_, table_;
+  std::vector<Tensor> cache_;  // keys, values, and the scales of codes
+  Tensor table_;
 };
 
 bool row_equals(const Tensor& out, int64_t row, const Tensor& whole, int64_t token) {
@@ -314,17 +324,41 @@ TEST(PagedAttentionKernel, PagesBeforeTheWindowMayBeFreed) {
   EXPECT_THROW(run.step(in, {{0, 149}}), Error);
 }
 
-TEST(PagedAttentionKernel, Bf16CacheIsTheAttentionOfRoundedKeysAndValues) {
-  const Case c{1, 90, 4, 2, 32, one_segment(90)};
+// What a cache of that type makes of a row: rounded one by one, or in blocks of 32 to 127ths of the largest.
+Tensor as_cached(const Tensor& x, DType dtype) {
+  if (dtype != DType::kI8) return x.to(dtype).to(DType::kF32);
+  Tensor out = x.clone();
+  const auto all = out.data<float>();
+  for (size_t block = 0; block < all.size(); block += kCacheBlock) {
+    const auto values = all.subspan(block, kCacheBlock);
+    float largest = 0;
+    for (const float value : values) largest = std::max(largest, std::fabs(value));
+    const float scale = largest * (1.0f / 127), inverse = largest > 1e-30f ? 127.0f / largest : 0.0f;
+    for (float& value : values) value = scale * std::nearbyint(value * inverse);
+  }
+  return out;
+}
+
+TEST(PagedAttentionKernel, ANarrowCacheIsTheAttentionOfRoundedKeysAndValues) {
+  const Case c{1, 150, 6, 2, 64, one_segment(150)};
   Inputs in(c);
-  PagedRun run(c, 16, 1, DType::kBF16);
-  std::vector<PagedRun::Row> rows;
-  for (int32_t t = 0; t < 90; ++t) rows.push_back({0, t});
-  const Tensor out = run.step(in, rows);
-  in.k = in.k.to(DType::kBF16).to(DType::kF32);
-  in.v = in.v.to(DType::kBF16).to(DType::kF32);
-  const auto whole = forward(c, in);
-  for (int64_t t = 0; t < 90; ++t) EXPECT_TRUE(row_equals(out, t, whole[0], t));
+  for (int64_t i = 0; i < 64; ++i) in.k.set(4 * 64 + i, 0);  // a block of zeros has no scale
+  for (const DType dtype : {DType::kBF16, DType::kF16, DType::kI8}) {
+    SCOPED_TRACE(dtype_name(dtype));
+    Inputs rounded(c);
+    rounded.k = as_cached(in.k, dtype);
+    rounded.v = as_cached(in.v, dtype);
+    on_every_isa([&] {
+      const auto whole = forward(c, rounded);
+      PagedRun run(c, 16, 1, dtype);
+      std::vector<PagedRun::Row> rows;
+      for (int32_t t = 0; t < 100; ++t) rows.push_back({0, t});
+      const Tensor out = run.step(in, rows, 2);
+      for (int64_t t = 0; t < 100; ++t) ASSERT_TRUE(row_equals(out, t, whole[0], t)) << t;
+      for (int32_t t = 100; t < 150; ++t)
+        ASSERT_TRUE(row_equals(run.step(in, {{0, t}}, 1 + t % 3), 0, whole[0], t)) << t;
+    });
+  }
 }
 
 TEST(PagedAttentionKernel, RefusesWhatTheCacheDoesNotHold) {

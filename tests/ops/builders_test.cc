@@ -141,14 +141,14 @@ Step serving_step(Dim tokens_bound, int64_t tokens) {
   const Value q = rope(reshape(linear(h, floats("q", {8, 6})), {tokens_bound, 2, 4}), positions, frequencies);
   const Value k = rope(reshape(linear(h, floats("k", {4, 6})), {tokens_bound, 1, 4}), positions, frequencies);
   const Value v = reshape(linear(h, floats("v", {4, 6}), floats("v_bias", {4})), {tokens_bound, 1, 4});
-  const auto attended = paged_attention(q, k, v, k_cache, v_cache, table, request, positions);
+  const auto attended = paged_attention(q, k, v, {k_cache, v_cache}, table, request, positions);
   x = add(x, linear(reshape(attended.out, {tokens_bound, 8}), floats("o", {6, 8})));
   x = add(x, gated_mlp(x, floats("gate", {5, 6}), floats("up", {5, 6}), floats("down", {6, 5})));
   const Value logits = softmax(linear(x, floats("head", {7, 6})));
   g.add_output("logits", logits);
   g.add_output("best", argmax(logits, -1));
-  g.add_output("k_cache", attended.k_cache, k_cache);
-  g.add_output("v_cache", attended.v_cache, v_cache);
+  g.add_output("k_cache", attended.cache.keys, k_cache);
+  g.add_output("v_cache", attended.cache.values, v_cache);
   g.verify();
   return step;
 }
@@ -185,10 +185,10 @@ TEST(Builders, PagedAttentionIsAttentionOnTheWholeSequence) {
     const Value positions = add(iota(graph, {limit - start}, 0),
                                 full(graph, {limit - start}, static_cast<double>(start), DType::kI32));
     const auto result =
-        paged_attention(part(q), part(k), part(v), k_cache, v_cache, table, request, positions, options);
+        paged_attention(part(q), part(k), part(v), {k_cache, v_cache}, table, request, positions, options);
     parts.push_back(result.out);
-    k_cache = result.k_cache;
-    v_cache = result.v_cache;
+    k_cache = result.cache.keys;
+    v_cache = result.cache.values;
   }
   graph.add_output("whole", reshape(whole, q_shape));
   graph.add_output("paged", concatenate(parts, 0));
@@ -203,9 +203,9 @@ TEST(Builders, PagedAttentionWritesNothingForPadding) {
   const Value table = graph.constant(Tensor::from<int32_t>({1, 1}, {0}));
   const Value request = graph.constant(Tensor::from<int32_t>({2}, {-1, 0}));
   const Value positions = graph.constant(Tensor::from<int32_t>({2}, {0, 400}));  // beyond the table
-  const auto result = paged_attention(x, x, x, held, held, table, request, positions);
+  const auto result = paged_attention(x, x, x, {held, held}, table, request, positions);
   graph.add_output("out", result.out);
-  graph.add_output("cache", result.k_cache);
+  graph.add_output("cache", result.cache.keys);
   const auto found = evaluate_reference(graph, {});
   EXPECT_EQ(numbers(found[0]), (std::vector<double>{0, 0, 0, 0}));
   EXPECT_EQ(numbers(found[1]), numbers(cache));

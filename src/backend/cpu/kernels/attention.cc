@@ -175,6 +175,36 @@ void pack(const T* from, int64_t from_stride, int64_t rows, int64_t dim, float* 
   }
 }
 
+void pack_f16(const uint16_t* from, int64_t from_stride, int64_t rows, int64_t dim, float* to,
+              int64_t to_stride) {
+  const hn::Rebind<hwy::float16_t, DF> dh;
+  const int64_t padded = attention_padded(dim);
+  for (int64_t i = 0; i < rows; ++i, from += from_stride, to += to_stride) {
+    int64_t d = 0;
+    for (; d + kLanes <= dim; d += kLanes)
+      hn::StoreU(hn::PromoteTo(df, hn::LoadU(dh, reinterpret_cast<const hwy::float16_t*>(from + d))), df,
+                 to + d);
+    for (; d < dim; ++d) to[d] = widen_f16(from[d]);
+    for (; d < padded; ++d) to[d] = 0;
+  }
+}
+
+// A block of 32 is whole vectors, and `dim` whole blocks.
+void pack_i8(const int8_t* from, int64_t from_stride, const float* scales, int64_t scale_stride, int64_t rows,
+             int64_t dim, float* to, int64_t to_stride) {
+  const hn::RebindToSigned<DF> di;
+  const hn::Rebind<int8_t, DF> d8;
+  for (int64_t i = 0; i < rows; ++i, from += from_stride, scales += scale_stride, to += to_stride) {
+    for (int64_t block = 0; block < dim / 32; ++block) {
+      const VF scale = hn::Set(df, scales[block]);
+      for (int64_t d = block * 32; d < block * 32 + 32; d += kLanes) {
+        const auto codes = hn::PromoteTo(di, hn::LoadU(d8, from + d));
+        hn::StoreU(hn::Mul(hn::ConvertTo(df, codes), scale), df, to + d);
+      }
+    }
+  }
+}
+
 float dot(const float* a, const float* b, int64_t dim) {
   VF sum = hn::Zero(df);
   int64_t d = 0;
@@ -403,6 +433,8 @@ void backward(const AttentionTile& tile, const AttentionBlock& block) {
 
 constinit extern const AttentionKernels attention_kernels = {.pack_f32 = pack<float>,
                                                              .pack_bf16 = pack<uint16_t>,
+                                                             .pack_f16 = pack_f16,
+                                                             .pack_i8 = pack_i8,
                                                              .dot = dot,
                                                              .begin = begin,
                                                              .forward = forward,

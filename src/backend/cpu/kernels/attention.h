@@ -51,6 +51,11 @@ struct AttentionKernels {
                    int64_t to_stride);
   void (*pack_bf16)(const uint16_t* from, int64_t from_stride, int64_t rows, int64_t dim, float* to,
                     int64_t to_stride);
+  void (*pack_f16)(const uint16_t* from, int64_t from_stride, int64_t rows, int64_t dim, float* to,
+                   int64_t to_stride);
+  // Codes times the scale of their block of 32; row i's scales lie at scales + i * scale_stride.
+  void (*pack_i8)(const int8_t* from, int64_t from_stride, const float* scales, int64_t scale_stride,
+                  int64_t rows, int64_t dim, float* to, int64_t to_stride);
   // The dot product of two rows of `dim` elements.
   float (*dot)(const float* a, const float* b, int64_t dim);
   // max = -inf, sum = 0, acc = 0.

@@ -43,6 +43,29 @@ HWY_INLINE constexpr T max_of(T a, T b) {
   return static_cast<uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
 }
 
+[[maybe_unused]] HWY_INLINE float widen_f16(uint16_t bits) {
+  const uint32_t sign = (bits & 0x8000u) << 16, magnitude = bits & 0x7fffu;
+  if (magnitude >= 0x7c00u) return float_of_bits(sign | 0x7f800000u | (magnitude & 0x3ffu) << 13);
+  // The exponent is 112 too small: a product makes it right, of subnormals too.
+  const float value = float_of_bits(magnitude << 13) * 0x1p112f;
+  return float_of_bits(sign | bits_of_float(value));
+}
+// Round to nearest even; NaN stays NaN; subnormals kept. The same bits as tensor/dtype.h's float_to_f16.
+[[maybe_unused]] HWY_INLINE uint16_t round_to_f16(float value) {
+  const uint32_t bits = bits_of_float(value), sign = (bits >> 16) & 0x8000u, magnitude = bits & 0x7fffffffu;
+  uint32_t out;
+  if (magnitude > 0x7f800000u) {
+    out = 0x7e00u;
+  } else if (magnitude >= 0x477ff000u) {  // rounds to 65536 or more
+    out = 0x7c00u;
+  } else if (magnitude < 0x38800000u) {  // below 2^-14: multiples of 2^-24, which adding 2^-1 rounds to
+    out = bits_of_float(float_of_bits(magnitude) + 0.5f) - 0x3f000000u;
+  } else {
+    out = (magnitude + 0xfffu + ((magnitude >> 13) & 1u) - 0x38000000u) >> 13;
+  }
+  return static_cast<uint16_t>(sign | out);
+}
+
 // Half a vector of bf16 bits -> a vector of floats, and back (as above).
 template <class DF, class VH>
 HWY_INLINE hn::Vec<DF> widen_bf16(DF df, VH half) {

@@ -11,6 +11,7 @@
 #include "backend/cpu/kernels/convert.h"
 #include "backend/cpu/ops/attention_tiles.h"
 #include "base/error.h"
+#include "ops/ops.h"
 
 namespace vertebra::cpu {
 namespace {
@@ -21,7 +22,10 @@ struct Group {
 };
 
 // Operands by position.
-enum : size_t { kQ, kKNew, kVNew, kKCache, kVCache, kPageTable, kRequest, kPositions };
+enum : size_t { kQ, kKNew, kVNew, kKCache, kVCache, kPageTable, kRequest, kPositions, kKScales, kVScales };
+// Results by position: what is written of operand kKCache + i is result kKeysOut + i, of kKScales + i result
+// kKeyScalesOut + i.
+enum : size_t { kOut, kKeysOut, kValuesOut, kLse, kKeyScalesOut, kValueScalesOut };
 
 struct Step {
   const int32_t *page_table, *request, *positions;
@@ -83,7 +87,7 @@ class PagedAttentionKernel final : public Kernel {
               .window = node.attrs.get_or<int64_t>("window", 0),
               .scale = attention_scale(node.attrs.get_or<double>("scale", 0), q[2])};
     rows_ = q[0];
-    bf16_ = node.operands[kKCache].dtype() == DType::kBF16;
+    stored_ = node.operands[kKCache].dtype();
     chunks_ = (node.operands[kPageTable].shape()[1] * cache[1] + kAttentionChunk - 1) / kAttentionChunk;
   }
 
@@ -99,17 +103,18 @@ class PagedAttentionKernel final : public Kernel {
       AttentionRows found = {keys, padded, values, padded};
       const bool one_page = start % step.page_size + width <= step.page_size;
       const int64_t offset = step.slot(request, start) * stride + key_head * sizes_.dim;
-      if (!bf16_ && one_page) {
-        found.keys = call.results[1].as<const float>() + offset;
+      const bool in_place = stored_ == DType::kF32 && one_page;
+      if (in_place) {
+        found.keys = call.results[kKeysOut].as<const float>() + offset;
         found.key_stride = stride;
       } else {
-        pack_rows(call, step, 1, request, key_head, start, width, keys);
+        pack_rows(call, step, 0, request, key_head, start, width, keys);
       }
-      if (!bf16_ && one_page && sizes_.dim == padded && rows <= kFewRows) {
-        found.values = call.results[2].as<const float>() + offset;
+      if (in_place && sizes_.dim == padded && rows <= kFewRows) {
+        found.values = call.results[kValuesOut].as<const float>() + offset;
         found.value_stride = stride;
       } else {
-        pack_rows(call, step, 2, request, key_head, start, width, values);
+        pack_rows(call, step, 1, request, key_head, start, width, values);
       }
       return found;
     };
@@ -117,25 +122,38 @@ class PagedAttentionKernel final : public Kernel {
 
   static constexpr int64_t kFewRows = 16;
 
-  // Packs keys (of result 1) or values (of result 2) of a request from their pages.
-  void pack_rows(const KernelCall& call, const Step& step, size_t result, int64_t request, int64_t key_head,
+  // Packs keys (`which` 0) or values (1) of a request from their pages.
+  void pack_rows(const KernelCall& call, const Step& step, size_t which, int64_t request, int64_t key_head,
                  int64_t start, int64_t width, float* to) const {
-    const AttentionKernels& kernels = *vertebra::kernels().attention;
-    const int64_t dim = sizes_.dim, padded = sizes_.padded(), stride = sizes_.key_heads * dim;
+    const int64_t padded = sizes_.padded();
     for (int64_t j = 0; j < width;) {
       const int64_t in_page = step.page_size - (start + j) % step.page_size;
       const int64_t count = std::min(in_page, width - j);
-      const int64_t offset = step.slot(request, start + j) * stride + key_head * dim;
-      if (bf16_) {
-        kernels.pack_bf16(call.results[result].as<const uint16_t>() + offset, stride, count, dim,
-                          to + j * padded, padded);
-      } else {
-        kernels.pack_f32(call.results[result].as<const float>() + offset, stride, count, dim, to + j * padded,
-                         padded);
-      }
+      pack_page(call, which, step.slot(request, start + j) * sizes_.key_heads + key_head, count,
+                to + j * padded);
       j += count;
     }
   }
+
+  // Packs `count` rows of one head that follow each other in a page; `row`: the first, in rows of D.
+  void pack_page(const KernelCall& call, size_t which, int64_t row, int64_t count, float* to) const {
+    const AttentionKernels& kernels = *vertebra::kernels().attention;
+    const int64_t dim = sizes_.dim, padded = sizes_.padded(), stride = sizes_.key_heads * dim;
+    const TensorRef& cache = call.results[kKeysOut + which];
+    switch (stored_) {
+      case DType::kBF16:
+        return kernels.pack_bf16(cache.as<const uint16_t>() + row * dim, stride, count, dim, to, padded);
+      case DType::kF16:
+        return kernels.pack_f16(cache.as<const uint16_t>() + row * dim, stride, count, dim, to, padded);
+      case DType::kI8:
+        return kernels.pack_i8(cache.as<const int8_t>() + row * dim, stride,
+                               call.results[kKeyScalesOut + which].as<const float>() + row * blocks(),
+                               sizes_.key_heads * blocks(), count, dim, to, padded);
+      default:
+        return kernels.pack_f32(cache.as<const float>() + row * dim, stride, count, dim, to, padded);
+    }
+  }
+  int64_t blocks() const { return sizes_.dim / kCacheBlock; }  // of a row of codes
 
  public:
   size_t workspace_bytes(int threads) const override {
@@ -146,8 +164,9 @@ class PagedAttentionKernel final : public Kernel {
   }
 
   bool can_share(int operand, int result) const override {
-    return (operand == kQ && result == 0) || (operand == kKCache && result == 1) ||
-           (operand == kVCache && result == 2);
+    return (operand == kQ && result == kOut) || (operand == kKCache && result == kKeysOut) ||
+           (operand == kVCache && result == kValuesOut) || (operand == kKScales && result == kKeyScalesOut) ||
+           (operand == kVScales && result == kValueScalesOut);
   }
 
   void run(const KernelCall& call) const override {
@@ -183,33 +202,47 @@ class PagedAttentionKernel final : public Kernel {
 
  private:
   void write_cache(const KernelCall& call, const Step& step) const {
-    const int64_t width = sizes_.key_heads * sizes_.dim;
-    const size_t element = bf16_ ? 2 : 4;
+    const auto carry_over = [&](size_t operand, size_t result) {
+      const TensorRef &from = call.operands[operand], &to = call.results[result];
+      if (to.data != from.data) std::memcpy(to.data, from.data, from.type.size_bytes());
+    };
     for (size_t i = 0; i < 2; ++i) {
-      const TensorRef &cache = call.operands[kKCache + i], &out = call.results[1 + i];
-      if (out.data != cache.data) std::memcpy(out.data, cache.data, cache.type.size_bytes());
+      carry_over(kKCache + i, kKeysOut + i);
+      if (stored_ == DType::kI8) carry_over(kKScales + i, kKeyScalesOut + i);
     }
     call.team.parallel_for((step.rows + 63) / 64, [&](int64_t block, int) {
       for (int64_t n = block * 64; n < std::min(step.rows, block * 64 + 64); ++n) {
         if (step.request[n] < 0) {
-          std::memset(call.results[0].as<float>() + n * sizes_.query_heads * sizes_.dim, 0,
+          std::memset(call.results[kOut].as<float>() + n * sizes_.query_heads * sizes_.dim, 0,
                       static_cast<size_t>(sizes_.query_heads * sizes_.dim) * sizeof(float));
-          std::memset(call.results[3].as<float>() + n * sizes_.query_heads, 0,
+          std::memset(call.results[kLse].as<float>() + n * sizes_.query_heads, 0,
                       static_cast<size_t>(sizes_.query_heads) * sizeof(float));
           continue;
         }
         const int64_t slot = step.slot(step.request[n], step.positions[n]);
-        for (size_t i = 0; i < 2; ++i) {
-          const auto* from = call.operands[kKNew + i].as<const float>() + n * width;
-          auto* to = call.results[1 + i].as<std::byte>() + static_cast<size_t>(slot * width) * element;
-          if (bf16_) {
-            kernels().convert->f32_to_bf16(from, reinterpret_cast<uint16_t*>(to), width);
-          } else {
-            std::memcpy(to, from, static_cast<size_t>(width) * element);
-          }
-        }
+        for (size_t i = 0; i < 2; ++i) store_token(call, i, n, slot);
       }
     });
+  }
+
+  // Row n of the new keys (`which` 0) or values (1), rounded, becomes the cache's token `slot`.
+  void store_token(const KernelCall& call, size_t which, int64_t n, int64_t slot) const {
+    const ConvertKernels& convert = *kernels().convert;
+    const int64_t width = sizes_.key_heads * sizes_.dim;
+    const auto* from = call.operands[kKNew + which].as<const float>() + n * width;
+    const TensorRef& cache = call.results[kKeysOut + which];
+    switch (stored_) {
+      case DType::kBF16:
+        return convert.f32_to_bf16(from, cache.as<uint16_t>() + slot * width, width);
+      case DType::kF16:
+        return convert.f32_to_f16(from, cache.as<uint16_t>() + slot * width, width);
+      case DType::kI8:
+        return convert.f32_to_i8(from, cache.as<int8_t>() + slot * width,
+                                 call.results[kKeyScalesOut + which].as<float>() + slot * width / kCacheBlock,
+                                 width);
+      default:
+        std::memcpy(cache.as<float>() + slot * width, from, static_cast<size_t>(width) * sizeof(float));
+    }
   }
 
   // Groups of rows of one request, the longest contexts first.
@@ -241,7 +274,7 @@ class PagedAttentionKernel final : public Kernel {
                                     scratch.q + i * heads * sizes_.padded(), sizes_.padded());
       for (int64_t h = 0; h < heads; ++h) {
         scratch.positions[i * heads + h] = step.positions[group.first + i];
-        scratch.out[i * heads + h] = call.results[0].as<float>() + offset + h * dim;
+        scratch.out[i * heads + h] = call.results[kOut].as<float>() + offset + h * dim;
       }
     }
   }
@@ -250,7 +283,7 @@ class PagedAttentionKernel final : public Kernel {
                  const AttentionScratch& scratch) const {
     const int64_t heads = sizes_.heads_per_key();
     for (int64_t i = 0; i < group.length; ++i) {
-      std::memcpy(call.results[3].as<float>() + (group.first + i) * sizes_.query_heads + key_head * heads,
+      std::memcpy(call.results[kLse].as<float>() + (group.first + i) * sizes_.query_heads + key_head * heads,
                   scratch.lse + i * heads, static_cast<size_t>(heads) * sizeof(float));
     }
   }
@@ -325,19 +358,19 @@ class PagedAttentionKernel final : public Kernel {
 
   AttentionSizes sizes_{};
   int64_t rows_ = 0, chunks_ = 0;
-  bool bf16_ = false;
+  DType stored_ = DType::kF32;
 };
 
 }  // namespace
 
-// f32 queries, keys and values; the caches f32 or bf16 (rounded when written).
+// f32 queries, keys and values; the caches f32, bf16, f16 or codes (rounded when written).
 std::unique_ptr<Kernel> make_paged_attention(const Node& node) {
   for (const size_t i : {kQ, kKNew, kVNew})
     if (node.operands[i].dtype() != DType::kF32) return nullptr;
   for (const size_t i : {kPageTable, kRequest, kPositions})
     if (node.operands[i].dtype() != DType::kI32) return nullptr;
   const DType cache = node.operands[kKCache].dtype();
-  if (cache != node.operands[kVCache].dtype() || (cache != DType::kF32 && cache != DType::kBF16))
+  if (cache != DType::kF32 && cache != DType::kBF16 && cache != DType::kF16 && cache != DType::kI8)
     return nullptr;
   return std::make_unique<PagedAttentionKernel>(node);
 }
