@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "base/part_file.h"
 
 namespace vertebra {
 namespace {
@@ -230,6 +231,54 @@ FolderLock::FolderLock(const fs::path& folder)
 FolderLock::~FolderLock() {
   if (fd_ >= 0) close(fd_);
 }
+
+PartFile::PartFile(fs::path path) : path_(std::move(path)), part_(path_) {
+  part_ += ".part";
+  fd_ = open(part_.c_str(), O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0644);
+  if (fd_ < 0 && errno == ELOOP)
+    fail(Code::kPermissionDenied, "'{}' is a link, which is not followed; remove it", part_.string());
+  if (fd_ < 0) fail_io("create", part_, errno);
+  struct stat status = {};
+  if (fstat(fd_, &status) != 0 || !S_ISREG(status.st_mode)) {
+    close(fd_);
+    fail(Code::kPermissionDenied, "'{}' is no regular file; remove it", part_.string());
+  }
+  size_bytes_ = static_cast<uint64_t>(status.st_size);
+}
+
+PartFile::~PartFile() {
+  if (fd_ >= 0) close(fd_);
+}
+
+void PartFile::read(const std::function<void(std::span<const char>)>& on_bytes) const {
+  std::string chunk(kBufferBytes, '\0');
+  for (uint64_t at = 0; at < size_bytes_;) {
+    const ssize_t got = ::pread(fd_, chunk.data(), chunk.size(), static_cast<off_t>(at));
+    if (got < 0 && errno == EINTR) continue;
+    if (got <= 0) fail_io("read", part_, got < 0 ? errno : EIO);
+    on_bytes({chunk.data(), static_cast<size_t>(got)});
+    at += static_cast<uint64_t>(got);
+  }
+}
+
+void PartFile::append(std::span<const char> bytes) {
+  if (lseek(fd_, static_cast<off_t>(size_bytes_), SEEK_SET) < 0) fail_io("write", part_, errno);
+  write_all(fd_, part_, bytes.data(), bytes.size());
+  size_bytes_ += bytes.size();
+}
+
+void PartFile::truncate(uint64_t size_bytes) {
+  if (ftruncate(fd_, static_cast<off_t>(size_bytes)) != 0) fail_io("shorten", part_, errno);
+  size_bytes_ = size_bytes;
+}
+
+void PartFile::commit() {
+  if (fsync(fd_) != 0) fail_io("flush to disk", part_, errno);
+  if (rename(part_.c_str(), path_.c_str()) != 0) fail_io("rename into place", path_, errno);
+  sync_path(folder_of(path_));
+}
+
+void PartFile::remove() { unlink(part_.c_str()); }
 
 MappedFile::MappedFile(const fs::path& path) {
   const OpenFile file{open_for_reading(path)};

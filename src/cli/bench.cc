@@ -17,6 +17,7 @@
 #include "base/rng.h"
 #include "base/thread_team.h"
 #include "cli/command.h"
+#include "cli/model_argument.h"
 #include "data/loader.h"
 #include "engine/assistant.h"
 #include "models/model_folder.h"
@@ -190,7 +191,7 @@ Bench::Subject Bench::open_subject(WeightForm form) {
     out.name = fmt::format("llama {}x{}, random weights", flags_.depth, flags_.embedding);
     return out;
   }
-  LoadedModel loaded = read_model(find_model(flags_.model), form);
+  LoadedModel loaded = read_model(find_model(model_argument(flags_.model)), form);
   out.model = std::move(loaded.model);
   for (auto& [name, tensor] : loaded.parameters) {
     out.parameters.set(name, backend_.upload(tensor));
@@ -392,7 +393,7 @@ void Bench::tokenizer() {
   std::string name = flags_.model;
   const double megabytes = static_cast<double>(text.size()) * 1e-6;
   if (!flags_.model.empty()) {
-    const std::filesystem::path path = flags_.model;
+    const std::filesystem::path path = model_argument(flags_.model);
     const bool direct =
         std::filesystem::is_regular_file(path) || std::filesystem::exists(path / "tokenizer.json");
     tokenizer = read_tokenizer(direct ? path : find_model(path));

@@ -14,6 +14,7 @@
 #include "base/log.h"
 #include "cli/command.h"
 #include "cli/generation_options.h"
+#include "cli/model_argument.h"
 
 namespace vertebra::cli {
 namespace {
@@ -82,7 +83,8 @@ class ChatCommand final : public Command {
     check_sampling(flags_.text.sampling);
     flags_.text.may_withhold = true;
     Backend& backend = open_backend(global);
-    Assistant assistant(backend, flags_.model, flags_.engine(backend), flags_.weight_form(backend));
+    Assistant assistant(backend, model_argument(flags_.model), flags_.engine(backend),
+                        flags_.weight_form(backend));
     require(assistant.has_chat_template(), Code::kFailedPrecondition,
             "'{}' has no chat template, so it cannot chat; 'vertebra generate' continues plain text",
             flags_.model);

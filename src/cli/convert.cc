@@ -9,6 +9,7 @@
 #include "base/interrupt.h"
 #include "base/progress.h"
 #include "cli/command.h"
+#include "cli/model_argument.h"
 #include "engine/gguf_text.h"
 #include "formats/safetensors.h"
 #include "models/gguf_model.h"
@@ -27,7 +28,7 @@ struct Source {
 };
 
 Source open_source(const fs::path& given) {
-  const fs::path path = find_model(given);
+  const fs::path path = find_model(model_argument(given.string()));
   if (is_gguf_file(path)) {
     const GgufFile file(path);
     return {read_gguf_model(file), read_model_text(path), file.metadata()};

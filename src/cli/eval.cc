@@ -3,6 +3,7 @@
 
 #include "base/file.h"
 #include "cli/command.h"
+#include "cli/model_argument.h"
 #include "eval/task.h"
 
 namespace vertebra::cli {
@@ -31,7 +32,7 @@ class EvalCommand final : public Command {
     EngineOptions engine;
     engine.max_requests = 32;
     Backend& backend = open_backend(global);
-    Assistant assistant(backend, model_, engine);
+    Assistant assistant(backend, model_argument(model_), engine);
     for (const std::string& path : tasks_) {
       if (path.ends_with(".jsonl")) {
         print(global, run_task(backend, assistant, read_task(path, limit_), options_));

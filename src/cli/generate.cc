@@ -7,6 +7,7 @@
 #include "base/interrupt.h"
 #include "cli/command.h"
 #include "cli/generation_options.h"
+#include "cli/model_argument.h"
 
 namespace vertebra::cli {
 namespace {
@@ -29,7 +30,8 @@ class GenerateCommand final : public Command {
     check_sampling(flags_.text.sampling);
     flags_.text.top_log_probabilities = std::max(0, top_);
     Backend& backend = open_backend(global);
-    Assistant assistant(backend, flags_.model, flags_.engine(backend), flags_.weight_form(backend));
+    Assistant assistant(backend, model_argument(flags_.model), flags_.engine(backend),
+                        flags_.weight_form(backend));
     for (const std::string& prompt : flags_.prompts) {
       const bool stream = !global.json;
       if (stream) fmt::print("{}", prompt);

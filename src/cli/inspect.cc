@@ -10,6 +10,7 @@
 #include "base/manifest.h"
 #include "base/progress.h"
 #include "cli/command.h"
+#include "cli/model_argument.h"
 #include "data/shards.h"
 #include "engine/model_text.h"
 #include "formats/checkpoint.h"
@@ -380,7 +381,7 @@ class InspectCommand final : public Command {
   }
 
   int run(const GlobalOptions& global) override {
-    const Inspection found = inspect_path(path_);
+    const Inspection found = inspect_path(model_argument(path_));
     const bool whole = found.damage.empty();
     if (global.json) {
       Json out = {{"path", path_}, {"kind", found.kind}, {"whole", whole}, {"damage", found.damage}};

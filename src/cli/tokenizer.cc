@@ -16,6 +16,7 @@
 #include "base/progress.h"
 #include "base/thread_team.h"
 #include "cli/command.h"
+#include "cli/model_argument.h"
 #include "data/document_reader.h"
 #include "engine/assistant.h"
 #include "text/bpe_trainer.h"
@@ -29,7 +30,8 @@ namespace fs = std::filesystem;
 constexpr size_t kLinesAtOnce = 4096;  // encoded together, then printed in order
 
 // A tokenizer.json or tokenizer.model, a folder that holds one, a GGUF file, or a run folder with a model.
-Tokenizer load_tokenizer(const fs::path& path) {
+Tokenizer load_tokenizer(const std::string& given) {
+  const fs::path path = model_argument(given);
   const bool is_gguf = path.extension() == ".gguf";
   if (!is_gguf && (fs::is_regular_file(path) || fs::exists(path / "tokenizer.json") ||
                    fs::exists(path / "tokenizer.model")))

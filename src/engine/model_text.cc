@@ -156,10 +156,16 @@ fs::path find_model(const fs::path& path) {
           "'{}' does not exist; a model folder, a GGUF file or a run folder was wanted", path.string());
   if (is_gguf_file(path) || fs::exists(path / "config.json")) return path;
   if (fs::exists(path / "model" / "config.json")) return path / "model";
+  std::vector<fs::path> files;
+  for (const auto& entry : fs::is_directory(path) ? fs::directory_iterator(path) : fs::directory_iterator()) {
+    if (entry.is_regular_file() && is_gguf_file(entry.path())) files.push_back(entry.path());
+  }
+  if (files.size() == 1) return files[0];
   fail(Code::kNotFound,
-       "'{}' is neither a model folder (it holds no config.json), a GGUF file, nor a run folder with a "
-       "finished model",
-       path.string());
+       "'{}' is neither a model folder (it holds no config.json), a GGUF file, a folder with one GGUF file "
+       "(it holds "
+       "{}), nor a run folder with a finished model",
+       path.string(), files.size());
 }
 
 }  // namespace vertebra

@@ -43,6 +43,7 @@ const std::map<std::string, std::set<std::string>>& layers() {
     stands_on("backend/cpu", {"backend", "backend/cpu/kernels", "transforms"});
     stands_on("backend/pjrt", {"backend", "transforms"});
     stands_on("text", {"base"});
+    stands_on("hub", {"base"});
     stands_on("data", {"text"});
     stands_on("train", {"models", "backend", "data"});
     stands_on("engine", {"models", "backend", "text"});
@@ -51,7 +52,7 @@ const std::map<std::string, std::set<std::string>>& layers() {
     stands_on("recipe", {"align", "eval"});
     stands_on("server", {"align", "eval"});
     stands_on("cloud", {"base"});
-    stands_on("cli", {"recipe", "server", "cloud", "backend/cpu", "backend/pjrt"});
+    stands_on("cli", {"recipe", "server", "cloud", "hub", "backend/cpu", "backend/pjrt"});
     return may;
   }();
   return out;
