@@ -181,6 +181,7 @@ Value filter_wordcount(Runtime& rt, const Value& v, Arguments& args) {
   int64_t count = 0;
   bool inside = false;
   const std::string text = rt.str(v);
+  rt.step_bytes(4 * text.size());
   for (size_t at = 0; at < text.size();) {
     const uint32_t c = next_code_point(text, at);
     const bool word = is_alpha(c) || is_numeric(c) || c == '_';

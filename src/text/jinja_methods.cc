@@ -39,6 +39,11 @@ Value str_rstrip(Runtime& rt, const Value& self, Arguments& args) {
   return strip_with(rt, "rstrip", self, args, false, true);
 }
 
+// Searching from the right takes the product of the sizes on texts made for that.
+void step_rfind(Runtime& rt, std::string_view text, std::string_view part) {
+  rt.step(text.size() / 16 * (1 + part.size() / 16));
+}
+
 Values words_from_left(Runtime& rt, std::string_view text, int64_t limit) {
   Values out;
   for (text = lstrip(text); !text.empty(); text = lstrip(text)) {
@@ -88,6 +93,7 @@ Value split_with(Runtime& rt, std::string_view name, const Value& self, Argument
   if (separator.empty()) rt.fail("'{}': the separator is empty", name);
   Values out;
   if (from_right) {
+    step_rfind(rt, text, separator);
     size_t end = text.size();
     while (limit < 0 || static_cast<int64_t>(out.size()) < limit) {
       const size_t found =
@@ -101,8 +107,9 @@ Value split_with(Runtime& rt, std::string_view name, const Value& self, Argument
   } else {
     size_t begin = 0;
     while (limit < 0 || static_cast<int64_t>(out.size()) < limit) {
-      const size_t found = text.find(separator, begin);
+      const size_t found = find_text(text, separator, begin);
       if (found == std::string::npos) break;
+      rt.step_bytes(separator.size());
       out.push_back(rt.string(text.substr(begin, found - begin)));
       begin = found + separator.size();
     }
@@ -179,7 +186,8 @@ Value find_with(Runtime& rt, std::string_view name, const Value& self, Arguments
   if (!bound[0]) rt.fail("'{}' wants a string", name);
   const std::string& wanted = rt.to_text(*bound[0], "what to find");
   const Value text = bounded(rt, self, bound[1], bound[2]);
-  const size_t at = last ? text.text().rfind(wanted) : text.text().find(wanted);
+  if (last) step_rfind(rt, text.text(), wanted);
+  const size_t at = last ? text.text().rfind(wanted) : find_text(text.text(), wanted);
   if (at == std::string::npos) {
     if (required) rt.fail("'{}': '{}' was not found", name, wanted.substr(0, 40));
     return Value(int64_t{-1});
@@ -212,8 +220,9 @@ Value str_count(Runtime& rt, const Value& self, Arguments& args) {
   const Value text = bounded(rt, self, bound[1], bound[2]);
   if (wanted.empty()) return Value(rt.length(text) + 1);
   int64_t count = 0;
-  for (size_t at = text.text().find(wanted); at != std::string::npos;
-       at = text.text().find(wanted, at + wanted.size())) {
+  for (size_t at = find_text(text.text(), wanted); at != std::string::npos;
+       at = find_text(text.text(), wanted, at + wanted.size())) {
+    rt.step_bytes(wanted.size());
     ++count;
   }
   return Value(count);
@@ -278,7 +287,8 @@ Value partition(Runtime& rt, std::string_view name, const Value& self, Arguments
   if (separator.empty()) rt.fail("'{}': the separator is empty", name);
   const std::string& text = self.text();
   rt.step_bytes(text.size());
-  const size_t at = last ? text.rfind(separator) : text.find(separator);
+  if (last) step_rfind(rt, text, separator);
+  const size_t at = last ? text.rfind(separator) : find_text(text, separator);
   if (at == std::string::npos) {
     return rt.sequence(Kind::kTuple, last ? Values{rt.string(""), rt.string(""), self}
                                           : Values{self, rt.string(""), rt.string("")});

@@ -170,14 +170,16 @@ std::optional<double> parse_float(std::string_view text) {
 std::string replaced(Runtime& rt, const std::string& text, const std::string& old_text,
                      const std::string& new_text, int64_t count) {
   uint64_t found = 0;
+  rt.step_bytes(old_text.size());
   if (old_text.empty()) {
     found = text.size() + 1;
   } else {
-    for (size_t at = text.find(old_text); at != std::string::npos;
-         at = text.find(old_text, at + old_text.size())) {
+    for (size_t at = find_text(text, old_text); at != std::string::npos;
+         at = find_text(text, old_text, at + old_text.size())) {
       ++found;
     }
   }
+  rt.step(found * (1 + old_text.size() / 16));
   if (count >= 0) found = std::min(found, static_cast<uint64_t>(count));
   rt.step_bytes(text.size());
   rt.check_room(text.size() + found * new_text.size());

@@ -6,6 +6,7 @@
 
 #include <charconv>
 #include <cmath>
+#include <cstring>
 
 namespace vertebra::jinja {
 namespace {
@@ -341,6 +342,14 @@ void for_each_line(std::string_view text, bool keep_ends, const std::function<vo
   if (line_begin < text.size()) take(text.substr(line_begin));
 }
 
+size_t find_text(std::string_view text, std::string_view part, size_t from) {
+  if (from > text.size()) return std::string_view::npos;
+  // std::string::find takes the product of both sizes on texts made for that.
+  const void* const found = memmem(text.data() + from, text.size() - from, part.data(), part.size());
+  return found == nullptr ? std::string_view::npos
+                          : static_cast<size_t>(static_cast<const char*>(found) - text.data());
+}
+
 std::string replace_all(std::string_view text, std::string_view old_text, std::string_view new_text,
                         int64_t count) {
   std::string out;
@@ -361,7 +370,7 @@ std::string replace_all(std::string_view text, std::string_view old_text, std::s
   }
   size_t begin = 0;
   while (count != 0) {
-    const size_t found = text.find(old_text, begin);
+    const size_t found = find_text(text, old_text, begin);
     if (found == std::string_view::npos) break;
     out += text.substr(begin, found - begin);
     out += new_text;

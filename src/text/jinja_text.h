@@ -42,6 +42,8 @@ std::string capitalize(std::string_view text);
 std::string swap_case(std::string_view text);
 // str.splitlines(keep_ends), line by line.
 void for_each_line(std::string_view text, bool keep_ends, const std::function<void(std::string_view)>& take);
+// str.find from byte `from` on, npos where there is none; in linear time whatever the texts are.
+size_t find_text(std::string_view text, std::string_view part, size_t from = 0);
 std::string replace_all(std::string_view text, std::string_view old_text, std::string_view new_text,
                         int64_t count);  // str.replace; count < 0: all
 

@@ -105,7 +105,7 @@ uint8_t Runtime::depth_above(const std::vector<Value>& items) {
 }
 
 Value Runtime::dict(std::vector<std::pair<Value, Value>> entries) {
-  step(1 + entries.size());
+  step(1 + 4 * entries.size());
   auto object = std::make_shared<Mapping>(*this, sizeof(Mapping));
   uint8_t depth = 0;
   for (auto& [key, value] : entries) {
@@ -351,7 +351,7 @@ bool Runtime::contains(const Value& container, const Value& item) {
         fail("'in <string>' wants a string on its left, found {}", type_name(item));
       }
       step_bytes(container.text().size());
-      return container.text().find(item.text()) != std::string::npos;
+      return find_text(container.text(), item.text()) != std::string::npos;
     case Kind::kDict:
       return find(container, item) != nullptr;
     default:
@@ -518,8 +518,11 @@ std::string Runtime::key_of(const Value& key) {
       const Depth depth(*this);
       std::string out = "t";
       for (const Value& item : key.items()) {
+        step();
         const std::string part = key_of(item);
+        step_bytes(part.size());
         out += fmt::format("{}:{}", part.size(), part);
+        check_room(out.size());
       }
       return out;
     }
@@ -531,6 +534,7 @@ std::string Runtime::key_of(const Value& key) {
 }
 
 bool Runtime::is_hashable(const Value& key) {
+  step();
   if (!key.is(Kind::kTuple)) return key.kind() <= Kind::kString;
   return std::all_of(key.items().begin(), key.items().end(),
                      [&](const Value& item) { return is_hashable(item); });

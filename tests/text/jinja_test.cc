@@ -4,6 +4,9 @@
 
 #include <gtest/gtest.h>
 
+#include <ctime>
+#include <sstream>
+
 #include "base/error.h"
 #include "base/rng.h"
 #include "text/chat_template.h"
@@ -60,6 +63,57 @@ TEST(Jinja, BoundsMemory) {
           "{% set ns = namespace(s='ab') %}{% for i in range(60) %}{% set ns.s = ns.s ~ ns.s %}{% endfor %}"),
       Code::kResourceExhausted);
   EXPECT_EQ(code_of("{% for i in range(100000) %}{{ 'a' * 100000 }}{% endfor %}"), Code::kResourceExhausted);
+}
+
+constexpr const char* kWholeWalks = R"(
+s.split('zz') ; s.rsplit('zz') ; s.split() ; s.splitlines() ; s.find('zz') ; s.rfind('zz', 1) ;
+s.count('zz') ; s.count('') ; s.partition('zz') ; s.startswith(s) ; s.replace('zz', '') ; s.strip('bc') ;
+blank|trim ; blank.strip() ; blank.rsplit(none, 1) ; s.upper() ; s|title ; s.isalpha() ; s|wordcount ;
+s|length ; s|int ; s|float ; s|truncate(3) ; s[-1] ; s[5:6] ; s[::-1] ; 'zz' in s ; s|e ; s|urlencode ;
+s|tojson ; s|indent ; s is lower ; s|center(9) ; (s ~ '%s') % 1 ; ('%s' * 3) % (s, s, s) ; s.format() ;
+long in same ; same.rfind(long) ; same.count(long) ; same.replace(long, '') ; list|join(s) ;
+list == list ; list|sort ; list|unique|list ; list|slice(1000000) ; [1]|batch(1000000, 0) ;
+(1, 2) in list ; list|groupby(0) ; {list|string: 1} ; dict(list[1:]|batch(2)|list) ; range(100000) ;
+list + list ; list * 2 ; list[::2] ; macro(*list) ; list|tojson(indent=1000) ; s|replace('a', 'aa') ;
+s.join(list) ; namespace(**many).zz ;
+)";
+
+// What walks over a whole text or list is counted by its size, so that a loop around it ends soon. Without
+// that the worst of these takes minutes; with it none takes more than a fraction of a second.
+TEST(Jinja, CountsWhatWalksOverWholeValues) {
+  Limits limits;
+  limits.steps = 1'000'000;
+  limits.memory_bytes = 64 << 20;
+  Json variables = {{"list", Json::array()}, {"many", Json::object()}};
+  for (int i = 0; i < 9999; ++i) {
+    variables["list"].push_back(std::to_string(i));
+    variables["many"]["k" + std::to_string(i)] = i;
+  }
+  const std::string setup =
+      "{% macro macro() %}{{ varargs|length }}{% endmacro %}{% set s = 'ab' * 200000 %}"
+      "{% set blank = ' ' * 400000 %}{% set same = 'a' * 400000 %}{% set long = 'a' * 200000 ~ 'b' %}";
+  ASSERT_EQ(code_of(setup, variables, limits), Code::kUnknown);
+  std::istringstream expressions(kWholeWalks);
+  for (std::string expression; std::getline(expressions >> std::ws, expression, ';');) {
+    const std::string source = setup + "{% for i in range(100000) %}{% for j in range(100000) %}{% if " +
+                               expression + " %}{% endif %}{% endfor %}{% endfor %}";
+    const std::clock_t start = std::clock();
+    EXPECT_EQ(code_of(source, variables, limits), Code::kResourceExhausted) << expression;
+    EXPECT_LT(static_cast<double>(std::clock() - start) / CLOCKS_PER_SEC, 10) << expression;
+  }
+}
+
+// Lists that hold each other have 2^190 leaves, but few bytes.
+TEST(Jinja, CountsWhatIsSeenManyTimes) {
+  for (const std::string expression :
+       {"ns.x == ns.x", "ns.x|tojson", "ns.x|string", "{ns.x: 1}", "{1: 2}[ns.x]", "[ns.x, ns.x]|sort",
+        "ns.x in [1, ns.x]", "ns.x|unique|list"}) {
+    EXPECT_EQ(code_of("{% set ns = namespace(x=(1,)) %}{% for i in range(190) %}{% set ns.x = (ns.x, ns.x) %}"
+                      "{% endfor %}{% set ns.y = ns.x %}{{ " +
+                      expression + " }}"),
+              Code::kResourceExhausted)
+        << expression;
+  }
 }
 
 TEST(Jinja, BoundsRecursion) {

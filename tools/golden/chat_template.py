@@ -1,66 +1,35 @@
-"""Renders templates with jinja2 set up as transformers sets it up, and writes what came out to
-tests/golden/chat_template.json. Needs: pip install jinja2. Run: python3 tools/golden/chat_template.py"""
-import contextlib
+"""Renders templates as transformers does (its own environment around jinja2), and writes what came out to
+tests/golden/chat_template.json. Needs: pip install transformers jinja2. Run: python3 tools/golden/chat_template.py"""
+import datetime
 import json
 import pathlib
 import re
 
-import jinja2
-import jinja2.ext
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from transformers.utils import chat_template_utils
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-
-
-class Generation(jinja2.ext.Extension):
-    """{% generation %}: notes which characters of the rendering a block wrote."""
-
-    tags = {"generation"}
-
-    def __init__(self, environment):
-        super().__init__(environment)
-        environment.generation = self
-        self.blocks, self.spans = [], []
-
-    def parse(self, parser):
-        line = next(parser.stream).lineno
-        body = parser.parse_statements(["name:endgeneration"], drop_needle=True)
-        return jinja2.nodes.CallBlock(self.call_method("mark"), [], [], body).set_lineno(line)
-
-    def mark(self, caller):
-        text = caller()
-        begin = len("".join(self.blocks))
-        self.spans.append((begin, begin + len(text)))
-        return text
-
-
-def environment():
-    env = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[Generation, jinja2.ext.loopcontrols])
-
-    def raise_exception(message):
-        raise jinja2.exceptions.TemplateError(message)
-
-    def tojson(x, ensure_ascii=False, indent=None, separators=None, sort_keys=False):
-        return json.dumps(x, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
-
-    env.filters["tojson"] = tojson
-    env.globals["raise_exception"] = raise_exception
-    env.globals["strftime_now"] = lambda format: __import__("time").strftime(format, __import__("time").gmtime(NOW))
-    return env
-
-
 NOW = 1750000000
 
 
+class FixedTime(datetime.datetime):
+    @classmethod
+    def now(cls, tz=None):
+        return cls.fromtimestamp(NOW, datetime.timezone.utc).replace(tzinfo=None)
+
+
+chat_template_utils.datetime = FixedTime
+
+
 def render(template, variables):
-    env = environment()
-    compiled = env.from_string(template)
-    for block in compiled.generate(**variables):
-        env.generation.blocks.append(block)
-    text = "".join(env.generation.blocks)
+    """The text, and the bytes of it that {% generation %} blocks wrote."""
+    compiled = chat_template_utils._compile_jinja_template(template)
+    blocks, spans = [], []
+    with compiled.environment.activate_tracker(blocks, spans):
+        for block in compiled.generate(**json.loads(json.dumps(variables))):
+            blocks.append(block)
+    text = "".join(blocks)
     to_bytes = lambda i: len(text[:i].encode())
-    return text, [[to_bytes(a), to_bytes(b)] for a, b in env.generation.spans]
+    return text, [[to_bytes(a), to_bytes(b)] for a, b in spans]
 
 
 CHATML = re.search(r'kChatMlTemplate =\s*R"\((.*?)\)";', (ROOT / "src/text/chat_template.cc").read_text(), re.S)[1]
