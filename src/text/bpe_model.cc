@@ -189,7 +189,8 @@ void BpeModel::build_word_breaks() {
   if (!breaks_words_) return;
   for (const std::string& token : tokens()) {
     for (size_t at = token.find(kSpaceSymbol, 1); at != token.npos; at = token.find(kSpaceSymbol, at + 1)) {
-      joins_space_.insert(token.substr(last_utf8_char(std::string_view(token).substr(0, at))));
+      const size_t before = last_utf8_char(std::string_view(token).substr(0, at));
+      joins_space_.insert(token.substr(before, at - before));
     }
   }
 }

@@ -106,7 +106,12 @@ Tokenizer from_merges(const GgufVocabulary& v, const std::string& source) {
   if (pre.spaces_as_symbols) {
     json["normalizer"] =
         Json{{"type", "Replace"}, {"pattern", Json{{"String", " "}}}, {"content", std::string(kSpaceSymbol)}};
-    json["decoder"] = sentencepiece_decoder_section(false);
+    json["decoder"] = sentencepiece_decoder_section(SentencePieceSpec{.charsmap = "",
+                                                                      .add_dummy_prefix = false,
+                                                                      .remove_extra_whitespaces = false,
+                                                                      .escape_whitespaces = true,
+                                                                      .treat_whitespace_as_suffix = false,
+                                                                      .user_defined = {}});
     if (is_id(v, v.unknown_token_id)) model["unk_token"] = v.tokens[*v.unknown_token_id];
     model["fuse_unk"] = true;
     model["byte_fallback"] = true;
@@ -168,7 +173,7 @@ Tokenizer from_scores(const GgufVocabulary& v, const std::string& source) {
                                .treat_whitespace_as_suffix = false,
                                .user_defined = {}};
   json["normalizer"] = sentencepiece_normalizer_section(spec, true);
-  json["decoder"] = sentencepiece_decoder_section(prefix);
+  json["decoder"] = sentencepiece_decoder_section(spec);
   json["post_processor"] = post_processor(v, is_id(v, v.bos_token_id), false, source);
   json["model"] = Json{{"type", "BPE"},
                        {"dropout", nullptr},
@@ -199,7 +204,7 @@ Tokenizer from_unigram(const GgufVocabulary& v, const std::string& source) {
                                {"replacement", std::string(kSpaceSymbol)},
                                {"prepend_scheme", spec.add_dummy_prefix ? "always" : "never"},
                                {"split", true}};
-  json["decoder"] = sentencepiece_decoder_section(spec.add_dummy_prefix);
+  json["decoder"] = sentencepiece_decoder_section(spec);
   json["post_processor"] = post_processor(v, false, is_id(v, v.eos_token_id), source);
   json["model"] = Json{{"type", "Unigram"},
                        {"unk_id", options.unk_id ? Json(*options.unk_id) : Json()},

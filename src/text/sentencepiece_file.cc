@@ -314,11 +314,14 @@ Json sentencepiece_normalizer_section(const SentencePieceSpec& spec, bool spaces
   return Json{{"type", "Sequence"}, {"normalizers", steps}};
 }
 
-Json sentencepiece_decoder_section(bool strip_space) {
+Json sentencepiece_decoder_section(const SentencePieceSpec& spec) {
+  // Texts have no spaces in front where such are removed; else the one that encoding put there goes.
+  constexpr int kAll = 1024;
+  const int strip = spec.remove_extra_whitespaces ? kAll : spec.add_dummy_prefix ? 1 : 0;
   Json steps = Json::array(
       {Json{{"type", "Replace"}, {"pattern", Json{{"String", std::string(kSpaceSymbol)}}}, {"content", " "}},
        Json{{"type", "ByteFallback"}}, Json{{"type", "Fuse"}}});
-  if (strip_space) steps.push_back(Json{{"type", "Strip"}, {"content", " "}, {"start", 1}, {"stop", 0}});
+  if (strip > 0) steps.push_back(Json{{"type", "Strip"}, {"content", " "}, {"start", strip}, {"stop", 0}});
   return Json{{"type", "Sequence"}, {"decoders", steps}};
 }
 
@@ -349,7 +352,7 @@ Tokenizer tokenizer_from_sentencepiece(std::string_view bytes, const Json& confi
                                  {"split", true}};
   }
   json["post_processor"] = post_processor(model, config, source);
-  json["decoder"] = sentencepiece_decoder_section(spec.add_dummy_prefix);
+  json["decoder"] = sentencepiece_decoder_section(spec);
   Json& section = json["model"] = Json::object();
   section["type"] = bpe ? "BPE" : "Unigram";
   if (bpe) {

@@ -55,6 +55,6 @@ Json surrounding_tokens(const std::vector<SurroundingToken>& before,
 Json added_token_entry(int32_t id, const std::string& content, bool special);
 // The sections that SentencePiece text has in a tokenizer.json, as nearly as it can say them.
 Json sentencepiece_normalizer_section(const SentencePieceSpec& spec, bool spaces_in_normalizer);
-Json sentencepiece_decoder_section(bool strip_space);
+Json sentencepiece_decoder_section(const SentencePieceSpec& spec);
 
 }  // namespace vertebra

@@ -22,8 +22,9 @@ std::string_view SentencePieceNormalizer::map_front(std::string_view text, size_
       return match->replacement;
     }
   }
-  *consumed = static_cast<size_t>(decode_utf8(text.data(), text.data() + text.size()).length);
-  return text.substr(0, *consumed);
+  const Utf8Char c = decode_utf8(text.data(), text.data() + text.size());
+  *consumed = static_cast<size_t>(c.length);
+  return c.valid ? text.substr(0, *consumed) : std::string_view("\xEF\xBF\xBD");
 }
 
 std::string SentencePieceNormalizer::apply(std::string_view text) const {

@@ -17,6 +17,7 @@ constexpr double kUnknownPenalty = 10.0;
 // Bytes of the longest path in the trie; bounds its memory and the time per position.
 constexpr size_t kMaxTokenBytes = 1 << 12;
 constexpr size_t kMaxTrieNodes = size_t{1} << 27;
+constexpr uint32_t kNowhere = ~uint32_t{0};  // no path ends here
 
 uint32_t edge_hash(uint32_t node, unsigned char byte) {
   const uint64_t x = (uint64_t{node} << 8 | byte) * 0x9E3779B97F4A7C15ull;
@@ -59,7 +60,7 @@ UnigramModel::UnigramModel(std::vector<std::string> names, std::vector<double> s
   for (const int32_t id : options_.unreachable) reachable.at(static_cast<size_t>(id)) = 0;
   for (const int32_t id : options_.user_defined) is_user_defined_.at(static_cast<size_t>(id)) = 1;
   double min_score = std::numeric_limits<double>::max();
-  max_score_ = std::numeric_limits<double>::lowest();
+  bool any_score = false;
   size_t bytes = 0;
   for (size_t id = 0; id < tokens().size(); ++id) {
     require(std::isfinite(scores_[id]), "{}: the score of token {} ('{}') is not a number", source, id,
@@ -69,11 +70,11 @@ UnigramModel::UnigramModel(std::vector<std::string> names, std::vector<double> s
     bytes += tokens()[id].size();
     if (!reachable[id] || (is_user_defined_[id] && options_.sentencepiece_sums)) continue;
     min_score = std::min(min_score, scores_[id]);
-    max_score_ = std::max(max_score_, scores_[id]);
+    any_score = true;
   }
   require(bytes < kMaxTrieNodes, "{}: a vocabulary of {} bytes; less than {} is accepted", source, bytes,
           kMaxTrieNodes);
-  if (min_score > max_score_) min_score = max_score_ = 0;
+  if (!any_score) min_score = 0;
   unk_score_ = min_score - kUnknownPenalty;
   if (options_.sentencepiece_sums) unk_score_ = static_cast<float>(min_score) - 10.0F;
   edges_.resize(std::bit_ceil(bytes * 2 + 2));
@@ -107,24 +108,33 @@ uint32_t UnigramModel::child(uint32_t node, unsigned char byte) const {
   return 0;
 }
 
+// SentencePiece keeps 32-bit sums of long texts precise so: the sum at `begin` becomes 0, and those behind
+// it, up to `end`, follow.
+void UnigramModel::keep_sums_small(Buffers& buffers, size_t begin, size_t end) const {
+  constexpr float kThreshold = 100000.0F;
+  const auto offset = static_cast<float>(buffers.best[begin].sum);
+  if (offset >= -kThreshold && offset <= kThreshold) return;
+  for (size_t at = begin; at <= end; ++at) {
+    Buffers::Best& best = buffers.best[at];
+    if (best.begin != kNowhere) best.sum = static_cast<float>(best.sum) - offset;
+  }
+}
+
 template <class Sum>
 void UnigramModel::viterbi(std::string_view piece, Buffers& buffers) const {
-  constexpr uint32_t kNowhere = ~uint32_t{0};
   auto& best = buffers.best;
   best.assign(piece.size() + 1, {0, -1, kNowhere});
   best[0].begin = 0;
+  size_t frontier = 0;  // the furthest place that a path has reached
   for (size_t begin = 0; begin < piece.size();) {
     const size_t length = decode_utf8(piece.data() + begin, piece.data() + piece.size()).length;
+    if (options_.sentencepiece_sums) keep_sums_small(buffers, begin, frontier);
     const Sum so_far = static_cast<Sum>(best[begin].sum);
     bool whole_character = false;
     const auto offer = [&](size_t end, Sum sum, int32_t id) {
       if (best[end].begin == kNowhere || sum > static_cast<Sum>(best[end].sum))
         best[end] = {static_cast<double>(sum), id, static_cast<uint32_t>(begin)};
-    };
-    const auto characters = [&](size_t from, size_t end) {
-      size_t count = 0;
-      for (; from < end; ++count) from += decode_utf8(piece.data() + from, piece.data() + end).length;
-      return count;
+      frontier = std::max(frontier, end);
     };
     uint32_t node = 0;
     for (size_t at = begin; at < piece.size(); ++at) {
@@ -134,11 +144,10 @@ void UnigramModel::viterbi(std::string_view piece, Buffers& buffers) const {
       if (id < 0) continue;
       const size_t end = at + 1;
       if (end - begin == length) whole_character = true;
-      const double score =
-          options_.sentencepiece_sums && is_user_defined_[id]
-              ? static_cast<float>(characters(begin, end)) * static_cast<float>(max_score_) - 0.1
-              : scores_[id];
-      offer(end, static_cast<Sum>(score + so_far), id);
+      const double score = options_.sentencepiece_sums && is_user_defined_[id]
+                               ? static_cast<float>(0.1 * static_cast<double>(end - begin - 1))
+                               : scores_[id];
+      offer(end, static_cast<Sum>(score) + so_far, id);
     }
     if (!whole_character) offer(begin + length, static_cast<Sum>(unk_score_) + so_far, -1);
     begin += length;

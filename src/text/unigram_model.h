@@ -17,8 +17,9 @@ class UnigramModel final : public TokenModel {
   struct Options {
     std::optional<int32_t> unk_id;
     bool byte_fallback = false;  // unknown text becomes the tokens of its bytes, <0x00> to <0xFF>
-    // How sums are rounded and user-defined tokens preferred: as SentencePiece itself does (32-bit sums;
-    // length times the best score), or as tokenizer.json's readers do (64-bit; the score of the file).
+    // How sums are rounded and user-defined tokens preferred: as SentencePiece 0.2.3 itself does (32-bit
+    // sums; a tenth for every byte but the first), or as tokenizer.json's readers do (64-bit; the score of
+    // the file).
     bool sentencepiece_sums = false;
     std::vector<int32_t> user_defined;
     // Tokens that text never becomes: control, unknown, byte and unused ones of a SentencePiece file.
@@ -49,12 +50,13 @@ class UnigramModel final : public TokenModel {
   uint32_t child(uint32_t node, unsigned char byte) const;
   template <class Sum>
   void viterbi(std::string_view piece, Buffers& buffers) const;
+  void keep_sums_small(Buffers& buffers, size_t begin, size_t end) const;
   void append_unknown(std::string_view text, std::vector<int32_t>& ids) const;
 
   std::vector<double> scores_;  // as the file has them
   std::vector<uint8_t> is_user_defined_;
   Options options_;
-  double unk_score_ = 0, max_score_ = 0;
+  double unk_score_ = 0;
   std::array<int32_t, 256> id_of_byte_;
   std::vector<Edge> edges_;
   std::vector<int32_t> id_at_;  // by trie node, -1: no token ends here
