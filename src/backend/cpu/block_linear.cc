@@ -159,10 +159,9 @@ class BlockProducts {
   void multiply_few(const BlockWeight& weight, int64_t first, int64_t count) const {
     const BlockFormat format = block_format(weight.dtype);
     const int64_t column = first * kPanelRows;
-    const auto multiply = args_.m == 1 ? kernels_.row : kernels_.few;
-    multiply(format, weight.panels + static_cast<size_t>(first) * panel_bytes(weight.dtype, args_.k), args_.k,
-             find(format)->tile(0, args_.m, args_.m, args_.k), weight.finish, 0, column,
-             std::min(count * kPanelRows, weight.n - column));
+    kernels_.few(format, weight.panels + static_cast<size_t>(first) * panel_bytes(weight.dtype, args_.k),
+                 args_.k, find(format)->tile(0, args_.m, args_.m, args_.k), weight.finish, 0, column,
+                 std::min(count * kPanelRows, weight.n - column));
   }
 
   void multiply_tiles(const BlockWeight& weight, int64_t first, int64_t count, int worker) const {

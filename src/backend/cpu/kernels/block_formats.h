@@ -20,6 +20,7 @@ struct FormatShape {
 
 struct FormatQ8_0 : FormatShape<32, 32, 32, false, 8, kSignedCodes ? 0 : 128> {
   using Panel = PanelQ8_0;
+  static constexpr BlockFormat kFormat = BlockFormat::kQ8_0;
   template <class Chunk, class Emit>
   static HWY_INLINE void codes(const Panel& b, Chunk, int part, const Emit& emit) {
     unroll<8>([&](auto w)
@@ -40,6 +41,7 @@ HWY_INLINE void emit_nibbles(const Words& qs, int part, const Emit& emit) {
 
 struct FormatQ4_0 : FormatShape<32, 32, 32, false, 4, 8> {
   using Panel = PanelQ4_0;
+  static constexpr BlockFormat kFormat = BlockFormat::kQ4_0;
   template <class Chunk, class Emit>
   static HWY_INLINE void codes(const Panel& b, Chunk, int part, const Emit& emit) {
     emit_nibbles(b.qs, part, emit);
@@ -50,6 +52,7 @@ struct FormatQ4_0 : FormatShape<32, 32, 32, false, 4, 8> {
 
 struct FormatQ4_1 : FormatShape<32, 32, 32, true, 4, 0> {
   using Panel = PanelQ4_1;
+  static constexpr BlockFormat kFormat = BlockFormat::kQ4_1;
   template <class Chunk, class Emit>
   static HWY_INLINE void codes(const Panel& b, Chunk, int part, const Emit& emit) {
     emit_nibbles(b.qs, part, emit);
@@ -70,6 +73,7 @@ HWY_INLINE void emit_five_bits(const Panel& b, int part, const Emit& emit) {
 
 struct FormatQ5_0 : FormatShape<32, 32, 32, false, 5, 16> {
   using Panel = PanelQ5_0;
+  static constexpr BlockFormat kFormat = BlockFormat::kQ5_0;
   template <class Chunk, class Emit>
   static HWY_INLINE void codes(const Panel& b, Chunk, int part, const Emit& emit) {
     emit_five_bits(b, part, emit);
@@ -80,6 +84,7 @@ struct FormatQ5_0 : FormatShape<32, 32, 32, false, 5, 16> {
 
 struct FormatQ5_1 : FormatShape<32, 32, 32, true, 5, 0> {
   using Panel = PanelQ5_1;
+  static constexpr BlockFormat kFormat = BlockFormat::kQ5_1;
   template <class Chunk, class Emit>
   static HWY_INLINE void codes(const Panel& b, Chunk, int part, const Emit& emit) {
     emit_five_bits(b, part, emit);
@@ -94,6 +99,7 @@ constexpr uint8_t kE2M1Codes[16] = {12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 
 
 struct FormatIQ4_NL : FormatShape<32, 32, 32, false, 8, kSignedCodes ? 0 : 128> {
   using Panel = PanelQ4_0;
+  static constexpr BlockFormat kFormat = BlockFormat::kIQ4_NL;
   template <class Chunk, class Emit>
   static HWY_INLINE void codes(const Panel& b, Chunk, int part, const Emit& emit) {
     emit_nibbles(b.qs, part, [&](auto group, auto step, Bytes q) VERTEBRA_INLINE_LAMBDA {
@@ -106,6 +112,7 @@ struct FormatIQ4_NL : FormatShape<32, 32, 32, false, 8, kSignedCodes ? 0 : 128> 
 
 struct FormatMXFP4 : FormatShape<32, 32, 32, false, 5, 12> {
   using Panel = PanelMXFP4;
+  static constexpr BlockFormat kFormat = BlockFormat::kMXFP4;
   template <class Chunk, class Emit>
   static HWY_INLINE void codes(const Panel& b, Chunk, int part, const Emit& emit) {
     emit_nibbles(b.qs, part, [&](auto group, auto step, Bytes q) VERTEBRA_INLINE_LAMBDA {
@@ -128,6 +135,7 @@ struct FormatMXFP4 : FormatShape<32, 32, 32, false, 5, 12> {
 
 struct FormatQ4_K : FormatShape<256, 64, 32, true, 4, 0> {
   using Panel = PanelQ4_K;
+  static constexpr BlockFormat kFormat = BlockFormat::kQ4_K;
   template <class Chunk, class Emit>
   static HWY_INLINE void codes(const Panel& b, Chunk p, int part, const Emit& emit) {
     unroll<8>([&](auto w) VERTEBRA_INLINE_LAMBDA {
@@ -146,6 +154,7 @@ struct FormatQ4_K : FormatShape<256, 64, 32, true, 4, 0> {
 
 struct FormatQ5_K : FormatShape<256, 256, 32, true, 5, 0> {
   using Panel = PanelQ5_K;
+  static constexpr BlockFormat kFormat = BlockFormat::kQ5_K;
   template <class Chunk, class Emit>
   static HWY_INLINE void codes(const Panel& b, Chunk, int part, const Emit& emit) {
     unroll<8>([&](auto w) VERTEBRA_INLINE_LAMBDA {
@@ -167,6 +176,7 @@ struct FormatQ5_K : FormatShape<256, 256, 32, true, 5, 0> {
 
 struct FormatQ6_K : FormatShape<256, 128, 16, false, 6, 32> {
   using Panel = PanelQ6_K;
+  static constexpr BlockFormat kFormat = BlockFormat::kQ6_K;
   template <class Chunk, class Emit>
   static HWY_INLINE void codes(const Panel& b, Chunk h, int part, const Emit& emit) {
     unroll<8>([&](auto w) VERTEBRA_INLINE_LAMBDA {
@@ -188,6 +198,7 @@ struct FormatQ6_K : FormatShape<256, 128, 16, false, 6, 32> {
 
 struct FormatQ2_K : FormatShape<256, 128, 16, true, 2, 0> {
   using Panel = PanelQ2_K;
+  static constexpr BlockFormat kFormat = BlockFormat::kQ2_K;
   template <class Chunk, class Emit>
   static HWY_INLINE void codes(const Panel& b, Chunk h, int part, const Emit& emit) {
     unroll<8>([&](auto w) VERTEBRA_INLINE_LAMBDA {
@@ -211,6 +222,7 @@ struct FormatQ2_K : FormatShape<256, 128, 16, true, 2, 0> {
 
 struct FormatQ3_K : FormatShape<256, 256, 16, false, 3, 4> {
   using Panel = PanelQ3_K;
+  static constexpr BlockFormat kFormat = BlockFormat::kQ3_K;
   template <class Chunk, class Emit>
   static HWY_INLINE void codes(const Panel& b, Chunk, int part, const Emit& emit) {
     unroll<8>([&](auto w) VERTEBRA_INLINE_LAMBDA {

@@ -1,6 +1,6 @@
 // Products of rows of activations, rounded to 8-bit integers, and block-quantized weights: sums over a group
 // of elements are exact integers, the groups' floats are added in ascending k. So a row gives the same bits
-// whatever stands beside it, through tile() and through row(). Called by backend/cpu/block_linear.cc.
+// whatever stands beside it, through tile() and through few(). Called by backend/cpu/block_linear.cc.
 #pragma once
 
 #include <cstdint>
@@ -36,12 +36,8 @@ struct BlockProductKernels {
   // The product of a tile and one panel of `columns` columns from `column` on; the tile's first row is `row`.
   void (*tile)(BlockFormat format, ExpandedPanel panel, int64_t size, QuantizedTile x,
                const GemmFinish& finish, int64_t row, int64_t column, int64_t columns);
-  // The same for a tile and whole panels of blocks, `columns` columns in all: each panel becomes bytes piece
-  // by piece, in the first-level cache.
+  // The same for a tile and whole panels of blocks, `columns` columns in all.
   void (*few)(BlockFormat format, const void* panels, int64_t size, QuantizedTile x, const GemmFinish& finish,
-              int64_t row, int64_t column, int64_t columns);
-  // The product of a tile of one row and whole panels from `column` on, `columns` columns in all.
-  void (*row)(BlockFormat format, const void* panels, int64_t size, QuantizedTile x, const GemmFinish& finish,
               int64_t row, int64_t column, int64_t columns);
 };
 
