@@ -4,6 +4,10 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <functional>
+#include <map>
+
 #include "base/error.h"
 #include "base/file.h"
 #include "base/interrupt.h"
@@ -22,21 +26,20 @@ namespace fs = std::filesystem;
 constexpr uint64_t kMostShardBytes = 5'000'000'000;
 
 struct Source {
-  StoredModel model;
+  fs::path path;
+  Json config;  // of a folder as it lies, of a file as it is read
+  StoredModel stored;
   ModelText text;
   std::optional<GgufMetadata> metadata;  // of a GGUF file
 };
 
 Source open_source(const fs::path& given) {
   const fs::path path = find_model(model_argument(given.string()));
-  if (is_gguf_file(path)) {
-    const GgufFile file(path);
-    return {read_gguf_model(file), read_model_text(path), file.metadata()};
-  }
-  Source out{{read_json_file(path / "config.json"), {}}, read_model_text(path), std::nullopt};
-  const SafetensorsModel weights = SafetensorsModel::open(path);
-  for (const std::string& name : weights.names()) out.model.tensors.emplace(name, weights.read(name));
-  return out;
+  if (!is_gguf_file(path))
+    return {path, read_json_file(path / "config.json"), open_model_folder(path), read_model_text(path),
+            std::nullopt};
+  auto file = std::make_shared<const GgufFile>(path);
+  return {path, gguf_config(*file), open_gguf_model(file), read_model_text(path), file->metadata()};
 }
 
 // Keys that say what the file is and how its text is cut go over as they are.
@@ -63,18 +66,34 @@ class Converter {
   }
 
  private:
-  // What a tensor is written as when nothing was asked for: as it is; blocks that a folder cannot hold as
-  // f32.
-  DType folder_type(const Tensor& tensor) const {
+  // What a tensor of a folder is written as: numbers that are no weights stay; blocks that a folder cannot
+  // hold become f32.
+  DType folder_type(DType dtype) const {
+    if (!is_float(dtype) && !is_block_quantized(dtype)) return dtype;
     if (wanted_.has_value()) return wanted_->dtype;
-    return is_block_quantized(tensor.dtype()) ? DType::kF32 : tensor.dtype();
+    return is_block_quantized(dtype) ? DType::kF32 : dtype;
+  }
+
+  // Of the file's tensors, in its order.
+  std::vector<DType> types(const std::vector<GgufEntry>& entries, const GgufModelPlan& plan) const {
+    if (wanted_.has_value())
+      return quantized_types(*wanted_, {plan.row->architecture, source_.stored.model->shape()}, entries);
+    std::vector<DType> out;
+    for (const GgufEntry& entry : entries) out.push_back(unquantized_type(entry));
+    return out;
+  }
+
+  // general.file_type of a file as it is: the type that most bytes have.
+  static int64_t file_type(const std::vector<GgufEntry>& entries) {
+    std::map<DType, uint64_t> bytes;
+    for (const GgufEntry& entry : entries) bytes[entry.type.dtype] += entry.type.size_bytes();
+    const auto most = std::max_element(bytes.begin(), bytes.end(),
+                                       [](const auto& a, const auto& b) { return a.second < b.second; });
+    return most == bytes.end() ? 0 : gguf_file_type(most->first);
   }
 
   void write_gguf() {
-    StoredModel& model = source_.model;
-    std::vector<std::string> names;
-    for (const auto& [name, tensor] : model.tensors) names.push_back(name);
-    GgufModelPlan plan = plan_gguf_model(model.config, names, path_.string());
+    GgufModelPlan plan = plan_gguf_model(source_.stored, path_.string());
     if (source_.metadata.has_value()) {
       copy_metadata(*source_.metadata, plan.metadata);
     } else {
@@ -82,29 +101,19 @@ class Converter {
       add_gguf_text(source_.text, path_.string(), plan.metadata);
     }
     plan.metadata.erase("general.alignment");
-    if (wanted_.has_value()) plan.metadata.set("general.file_type", GgufValue::u32(wanted_->file_type()));
-    plan.metadata.set("general.quantization_version", GgufValue::u32(2));
-    const int layers = json_get<int>(model.config, "num_hidden_layers", path_.string());
-    const bool has_head =
-        std::any_of(plan.tensors.begin(), plan.tensors.end(),
-                    [](const GgufTensorPlan& each) { return each.gguf_name == "output.weight"; });
     std::vector<GgufEntry> entries;
-    for (const GgufTensorPlan& each : plan.tensors) {
-      const Tensor& tensor = each.made.has_value() ? *each.made : model.tensors.at(each.stored_name);
-      DType dtype = tensor.shape().rank() < 2 ? DType::kF32 : tensor.dtype();
-      if (wanted_.has_value() && !each.made.has_value())
-        dtype = quantized_type(*wanted_, each.gguf_name, tensor.shape(), layers, has_head);
-      entries.push_back({each.gguf_name, {dtype, tensor.shape()}, 0});
-    }
+    for (const GgufTensorPlan& each : plan.tensors) entries.push_back(each.entry);
+    const std::vector<DType> chosen = types(entries, plan);
+    for (size_t i = 0; i < entries.size(); ++i) entries[i].type.dtype = chosen[i];
+    plan.metadata.set("general.file_type",
+                      GgufValue::u32(wanted_.has_value() ? wanted_->file_type() : file_type(entries)));
+    plan.metadata.set("general.quantization_version", GgufValue::u32(2));
     GgufWriter writer(path_, plan.metadata, entries);
+    GgufTensors tensors(source_.stored, plan);
     Progress progress("writing", entries.size(), "tensors");
     for (size_t i = 0; i < entries.size(); ++i) {
       if (interrupt_requested()) throw Interrupted("stopped; nothing was written");
-      const GgufTensorPlan& each = plan.tensors[i];
-      const Tensor tensor = each.made.has_value() ? *each.made
-                                                  : gguf_form(*plan.row, model.config, each.stored_name,
-                                                              model.tensors.at(each.stored_name));
-      writer.write(counted(convert(tensor, entries[i].type.dtype)));
+      writer.write(counted(convert(tensors.read(i), entries[i].type.dtype)));
       progress.update(i + 1);
     }
     writer.commit();
@@ -122,7 +131,7 @@ class Converter {
             path_.string());
     AtomicFolder folder(path_);
     write_tensors(folder.path());
-    Json config = source_.model.config;
+    Json config = source_.config;
     if (wanted_.has_value()) config.erase("dtype");
     if (wanted_.has_value())
       config["torch_dtype"] = wanted_->dtype == DType::kF32   ? "float32"
@@ -133,18 +142,45 @@ class Converter {
     folder.commit();
   }
 
+  // The tensors of a folder: of another folder as they lie there, of a file under the names of a folder.
+  struct FolderTensor {
+    std::string name;  // of the first, if there are several
+    uint64_t size_bytes;
+    std::function<std::vector<NamedTensor>()> read;
+  };
+  std::vector<FolderTensor> folder_tensors() const {
+    std::vector<FolderTensor> out;
+    if (source_.metadata.has_value()) {
+      for (const ParameterSpec& spec : source_.stored.model->parameters()) {
+        const DType dtype = folder_type(source_.stored.tensors->dtype(spec));
+        out.push_back({spec.name, TensorType{dtype, spec.shape}.size_bytes(), [this, &spec, dtype] {
+                         return stored_form(spec, convert(source_.stored.tensors->read(spec), dtype));
+                       }});
+      }
+      return out;
+    }
+    const auto weights = std::make_shared<const SafetensorsModel>(SafetensorsModel::open(source_.path));
+    for (const std::string& name : weights->names()) {
+      const TensorType type = weights->read(name).type();
+      const DType dtype = folder_type(type.dtype);
+      out.push_back({name, TensorType{dtype, type.shape}.size_bytes(), [weights, name, dtype] {
+                       return std::vector<NamedTensor>{{name, convert(weights->read(name), dtype)}};
+                     }});
+    }
+    return out;
+  }
+
   void write_tensors(const fs::path& folder) {
-    std::vector<std::vector<std::string>> shards(1);
+    std::vector<std::vector<FolderTensor>> shards(1);
     uint64_t shard_bytes = 0, total = 0;
-    for (const auto& [name, tensor] : source_.model.tensors) {
-      const uint64_t size = TensorType{folder_type(tensor), tensor.shape()}.size_bytes();
-      if (shard_bytes > 0 && shard_bytes + size > kMostShardBytes) {
+    for (FolderTensor& each : folder_tensors()) {
+      if (shard_bytes > 0 && shard_bytes + each.size_bytes > kMostShardBytes) {
         shards.emplace_back();
         shard_bytes = 0;
       }
-      shards.back().push_back(name);
-      shard_bytes += size;
-      total += size;
+      shard_bytes += each.size_bytes;
+      total += each.size_bytes;
+      shards.back().push_back(std::move(each));
     }
     Json map = Json::object();
     for (size_t i = 0; i < shards.size(); ++i) {
@@ -152,10 +188,11 @@ class Converter {
                                    ? "model.safetensors"
                                    : fmt::format("model-{:05}-of-{:05}.safetensors", i + 1, shards.size());
       std::vector<NamedTensor> tensors;
-      for (const std::string& name : shards[i]) {
-        const Tensor& tensor = source_.model.tensors.at(name);
-        tensors.push_back({name, counted(convert(tensor, folder_type(tensor)))});
-        map[name] = file;
+      for (const FolderTensor& each : shards[i]) {
+        for (NamedTensor& tensor : each.read()) {
+          map[tensor.name] = file;
+          tensors.push_back({tensor.name, counted(std::move(tensor.tensor))});
+        }
       }
       write_safetensors(folder / file, tensors);
     }
@@ -167,10 +204,9 @@ class Converter {
   void write_text(const fs::path& folder) const {
     const ModelText& text = source_.text;
     text.tokenizer.save(folder);
-    Json config = {
-        {"tokenizer_class", "PreTrainedTokenizerFast"},
-        {"clean_up_tokenization_spaces", false},
-        {"model_max_length", source_.model.config.value("max_position_embeddings", Json(1 << 20))}};
+    Json config = {{"tokenizer_class", "PreTrainedTokenizerFast"},
+                   {"clean_up_tokenization_spaces", false},
+                   {"model_max_length", source_.config.value("max_position_embeddings", Json(1 << 20))}};
     if (text.bos_token.has_value()) config["bos_token"] = *text.bos_token;
     if (text.eos_token.has_value()) config["eos_token"] = *text.eos_token;
     write_json_file(folder / "tokenizer_config.json", config);
@@ -205,7 +241,8 @@ class ConvertCommand final : public Command {
     app.add_option(
         "--quantize", quantization_,
         "Type of the matrices: f32, f16, bf16; in GGUF also q8_0, q4_0, q4_1, q5_0, q5_1, q2_k, q3_k, q4_k, "
-        "q5_k, q6_k, iq4_nl, or the mixes q4_k_m, q5_k_m (default: as they are)");
+        "q5_k, q6_k, iq4_nl, mxfp4, or a mix as llama.cpp has it: q2_k_s, q2_k_m, q3_k_s, q3_k_m, q3_k_l, "
+        "q4_k_s, q4_k_m, q5_k_s, q5_k_m, mxfp4_moe (default: as they are)");
   }
 
   int run(const GlobalOptions& global) override {

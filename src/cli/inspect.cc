@@ -138,10 +138,8 @@ void inspect_gguf(const fs::path& path, Inspection& out) {
     list_gguf_metadata(file.metadata(), out);
     if (!file.metadata().contains("general.architecture")) return;
     out.kind = "model in a GGUF file";
-    const StoredModel stored = read_gguf_model(file);
-    const auto model = make_model(stored.config, path.string());
-    check_parameters(*model, stored.tensors, path.string());
-    out.facts["model_type"] = stored.config["model_type"];
+    const auto model = open_gguf_model(std::make_shared<const GgufFile>(path)).model;
+    out.facts["model_type"] = json_get<std::string>(model->config(), "model_type", path.string());
     out.facts["parameters"] = count_parameters(model->parameters());
     out.facts["context_length"] = model->shape().context_length;
     if (file.metadata().contains("tokenizer.ggml.model")) {

@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "models/decoder.h"
+#include "models/gguf_architecture.h"
 
 namespace vertebra {
 namespace {
@@ -46,6 +47,7 @@ class Gemma3 final : public Decoder {
   }
 
   Value forward(ModelContext& context, Value tokens, Value positions) const override;
+  void write_gguf(GgufContents& out) const;
 
  private:
   // Nested by kind of layer (transformers 5), or rope_theta with rope_scaling for the layers that see all and
@@ -101,6 +103,24 @@ Value Gemma3::forward(ModelContext& context, Value tokens, Value positions) cons
   return norm(context, x, "model.norm");
 }
 
+// What readers of GGUF files divide scores by the root of, which no key says: the 27B model's width over its
+// heads, in the others the size of a head.
+int64_t usual_query_scalar(const ModelShape& shape) {
+  return shape.layers == 62 ? shape.embedding / shape.heads : shape.head_dim;
+}
+
+void Gemma3::write_gguf(GgufContents& out) const {
+  const std::string& source = out.metadata.source();
+  const double scalar = json_get<double>(config_, "query_pre_attn_scalar", source, 256.0);
+  require(scalar == static_cast<double>(usual_query_scalar(shape_)), Code::kUnimplemented,
+          "{}: query_pre_attn_scalar is {}: readers of GGUF files take {} for a model of this shape", source,
+          scalar, usual_query_scalar(shape_));
+  std::vector<int64_t> windows;
+  for (const std::string& type : types_) windows.push_back(type == "sliding_attention" ? window_ : 0);
+  write_gguf_windows(windows, 6, out);
+  out.metadata.set("gemma3.rope.freq_base_swa", GgufValue::f32(sliding_.theta()));
+}
+
 // Files leave out what equals the configuration class's defaults.
 Json with_defaults(const Json& config) {
   Json out = {{"vocab_size", 262208},
@@ -122,6 +142,35 @@ Json with_defaults(const Json& config) {
 // A folder with vision beside text nests the text's settings; a folder of text alone has them at the top.
 std::unique_ptr<Model> make_gemma3(const Json& config, std::string_view source) {
   return std::make_unique<Gemma3>(with_defaults(text_part(config, source)), source);
+}
+
+void read_gguf_gemma3(const GgufFile& file, Json& config) {
+  const GgufMetadata& metadata = file.metadata();
+  read_gguf_windows(file, 6, config);
+  const ModelShape shape = {.layers = config["num_hidden_layers"].get<int>(),
+                            .embedding = config["hidden_size"].get<int64_t>(),
+                            .heads = config["num_attention_heads"].get<int64_t>(),
+                            .head_dim = config["head_dim"].get<int64_t>()};
+  config["query_pre_attn_scalar"] = usual_query_scalar(shape);
+  config["rope_local_base_freq"] = gguf_number_of(metadata.number("gemma3.rope.freq_base_swa").value_or(1e4));
+}
+
+const GgufArchitecture& gguf_gemma3() {
+  static const GgufArchitecture out = {
+      .architecture = "gemma3",
+      .model_type = "gemma3_text",
+      .class_name = "Gemma3ForCausalLM",
+      .outside = gguf_decoder_outside(&kGgufNormPlusOne),
+      .inside = gguf_post_norm_inside(&kGgufNormPlusOne),
+      .keys = gguf_decoder_keys(),
+      .settings = R"({"hidden_activation": "gelu_pytorch_tanh", "attention_bias": false})",
+      .rope_theta = 1e6,
+      .rope_layers = "full_attention",
+      .read = read_gguf_gemma3,
+      .write = [](const Model& model, GgufContents& out) {
+        static_cast<const Gemma3&>(model).write_gguf(out);
+      }};
+  return out;
 }
 
 }  // namespace vertebra

@@ -5,6 +5,8 @@
 #include <map>
 
 #include "models/decoder.h"
+#include "models/gguf_architecture.h"
+#include "models/gguf_rope.h"
 
 namespace vertebra {
 namespace {
@@ -42,6 +44,7 @@ class Gemma4 final : public Decoder {
   double logit_softcap() const override { return softcap_; }
   StoredNames stored_names() const override;
   Value forward(ModelContext& context, Value tokens, Value positions) const override;
+  void write_gguf(GgufContents& out) const;
 
  private:
   struct Layer {
@@ -179,6 +182,42 @@ StoredNames Gemma4::stored_names() const {
   return out;
 }
 
+void Gemma4::write_gguf(GgufContents& out) const {
+  const std::string& source = out.metadata.source();
+  const auto set = [&](const char* key, GgufValue value) {
+    out.metadata.set(std::string("gemma4.") + key, std::move(value));
+  };
+  std::vector<int64_t> windowed, key_heads, widths;
+  for (const Layer& layer : layers_) {
+    windowed.push_back(!layer.sees_all);
+    key_heads.push_back(layer.key_heads);
+    widths.push_back(layer.feed_forward);
+  }
+  set("attention.sliding_window", GgufValue::u32(window_));
+  set("attention.sliding_window_pattern", GgufValue{GgufType::kBool, std::move(windowed)});
+  set("attention.head_count_kv", GgufValue::i32s(std::move(key_heads)));
+  set("feed_forward_length", GgufValue::i32s(std::move(widths)));
+  for (const char* key : {"attention.key_length", "attention.value_length"}) {
+    set(key, GgufValue::u32(full_head_dim_));
+    set((std::string(key) + "_swa").c_str(), GgufValue::u32(shape_.head_dim));
+  }
+  set("attention.shared_kv_layers",
+      GgufValue::u32(json_get<int64_t>(config_, "num_kv_shared_layers", source, 0)));
+  set("embedding_length_per_layer_input", GgufValue::u32(layer_width_));
+  Json full = rope_settings(config_, source, 1e6, "full_attention");
+  // Of a kind of its own: readers expect factors for every pair of the whole head.
+  if (full["rope_type"] == "default") full["rope_type"] = "proportional";
+  write_gguf_rope(full, full_head_dim_, shape_.context_length, source, out);
+  const Json sliding = rope_settings(config_, source, 1e4, "sliding_attention");
+  require(sliding["rope_type"] == "default", Code::kUnimplemented,
+          "{}: rope_type '{}' of layers with a window is not written to GGUF", source,
+          json_line(sliding["rope_type"]));
+  const auto part = json_get<double>(sliding, "partial_rotary_factor", source, 1.0);
+  set("rope.dimension_count_swa",
+      GgufValue::u32(static_cast<int64_t>(static_cast<double>(shape_.head_dim) * part)));
+  set("rope.freq_base_swa", GgufValue::f32(sliding_.theta()));
+}
+
 // What each layer adds of the token itself: [N, layers, P], from the small embedding and the large one's x
 // [N, E].
 Value Gemma4::layer_inputs(ModelContext& context, Value tokens, Value x) const {
@@ -275,6 +314,140 @@ Value Gemma4::forward(ModelContext& context, Value tokens, Value positions) cons
 // A folder with vision beside text nests the text's settings; a folder of text alone has them at the top.
 std::unique_ptr<Model> make_gemma4(const Json& config, std::string_view source) {
   return std::make_unique<Gemma4>(text_part(config, source), source);
+}
+
+namespace {
+
+// The number that all layers with, or all without a window have.
+int64_t number_of_kind(const GgufMetadata& metadata, const std::string& key,
+                       const std::vector<int64_t>& windowed, bool with_window) {
+  std::optional<int64_t> out;
+  const std::vector<int64_t> values = gguf_by_layer(metadata, key, static_cast<int64_t>(windowed.size()));
+  require(!values.empty(), Code::kDataLoss, "'{}': the metadata lack {}", metadata.source(), key);
+  for (size_t i = 0; i < windowed.size(); ++i) {
+    if ((windowed[i] != 0) != with_window) continue;
+    require(!out || *out == values[i], Code::kUnimplemented,
+            "'{}': {} is {} and {} in layers that {} a window: one number for these was wanted",
+            metadata.source(), key, *out, values[i], with_window ? "have" : "lack");
+    out = values[i];
+  }
+  return out.value_or(values[0]);
+}
+
+Json read_gguf_rotary(const GgufFile& file, const Json& config) {
+  const GgufMetadata& metadata = file.metadata();
+  const auto number = [&](const char* key, double fallback) {
+    return gguf_number_of(metadata.number(std::string("gemma4.rope.") + key).value_or(fallback));
+  };
+  Json full = {{"rope_type", "proportional"}, {"rope_theta", number("freq_base", 1e6)}};
+  Json sliding = {{"rope_type", "default"}, {"rope_theta", number("freq_base_swa", 1e4)}};
+  const auto of_head = [](double count, const Json& head_dim) { return count / head_dim.get<double>(); };
+  if (const double turns = number("dimension_count_swa", 0); turns > 0)
+    sliding["partial_rotary_factor"] = of_head(turns, config["head_dim"]);
+  full["partial_rotary_factor"] = 1.0;
+  // Pairs at rest have a factor beyond all measure.
+  if (const GgufEntry* entry = file.find("rope_freqs.weight"); entry != nullptr) {
+    require(is_float(entry->type.dtype), Code::kDataLoss,
+            "'{}': rope_freqs.weight has type {}, f32 was wanted", metadata.source(),
+            dtype_name(entry->type.dtype));
+    const Tensor factors = file.read(*entry);
+    int64_t turning = 0;
+    while (turning < factors.elements() && factors.at(turning) == 1) ++turning;
+    for (int64_t i = turning; i < factors.elements(); ++i) {
+      require(factors.at(i) > 1e20, Code::kUnimplemented,
+              "'{}': rope_freqs.weight[{}] is {}; 1 for pairs that turn, then 1e30 was wanted",
+              metadata.source(), i, factors.at(i));
+    }
+    full["partial_rotary_factor"] = of_head(2 * static_cast<double>(turning), config["global_head_dim"]);
+  }
+  return {{"full_attention", full}, {"sliding_attention", sliding}};
+}
+
+void read_gguf_gemma4(const GgufFile& file, Json& config) {
+  const GgufMetadata& metadata = file.metadata();
+  const auto layers = config["num_hidden_layers"].get<int64_t>();
+  const std::vector<int64_t> windowed =
+      gguf_by_layer(metadata, "gemma4.attention.sliding_window_pattern", layers);
+  require(!windowed.empty(), Code::kDataLoss,
+          "'{}': the metadata lack gemma4.attention.sliding_window_pattern", metadata.source());
+  read_gguf_windows(file, 6, config);
+  if (!config.contains("global_head_dim")) config["global_head_dim"] = config["head_dim"];
+  const std::string heads = "gemma4.attention.head_count_kv", widths = "gemma4.feed_forward_length";
+  config["num_key_value_heads"] = number_of_kind(metadata, heads, windowed, true);
+  const std::vector<int64_t> width = gguf_by_layer(metadata, widths, layers);
+  require(!width.empty(), Code::kDataLoss, "'{}': the metadata lack {}", metadata.source(), widths);
+  config["intermediate_size"] = width.front();
+  config["use_double_wide_mlp"] = width.back() != width.front();
+  config["attention_k_eq_v"] = false;
+  for (int64_t i = 0; i < layers; ++i) {
+    const bool has_keys = file.find(fmt::format("blk.{}.attn_k.weight", i)) != nullptr;
+    if (windowed[static_cast<size_t>(i)] == 0 && has_keys &&
+        file.find(fmt::format("blk.{}.attn_v.weight", i)) == nullptr)
+      config["attention_k_eq_v"] = true;
+  }
+  if (config["attention_k_eq_v"] == true)
+    config["num_global_key_value_heads"] = number_of_kind(metadata, heads, windowed, false);
+  const auto* experts = metadata.find("gemma4.expert_count");
+  config["enable_moe_block"] = experts != nullptr && metadata.integer("gemma4.expert_count").value_or(0) > 0;
+  if (const GgufEntry* own = file.find("per_layer_token_embd.weight"))
+    config["vocab_size_per_layer_input"] = own->type.shape[0];
+  config["rope_parameters"] = read_gguf_rotary(file, config);
+}
+
+// Files keep keys and values of layers that use those of others.
+bool is_unused_in_gemma4(std::string_view name, const Json& config) {
+  const int64_t layers = config["num_hidden_layers"].get<int64_t>(),
+                shared = json_get<int64_t>(config, "num_kv_shared_layers", "config", 0);
+  for (int64_t i = layers - shared; i < layers; ++i) {
+    for (const char* each : {"attn_k.weight", "attn_v.weight", "attn_k_norm.weight"}) {
+      if (name == fmt::format("blk.{}.{}", i, each)) return true;
+    }
+  }
+  return false;
+}
+
+}  // namespace
+
+const GgufArchitecture& gguf_gemma4() {
+  static const GgufArchitecture out = {
+      .architecture = "gemma4",
+      .model_type = "gemma4_text",
+      .class_name = "Gemma4ForCausalLM",
+      .outside = joined(gguf_decoder_outside(), {{"model.embed_tokens_per_layer", "per_layer_token_embd"},
+                                                 {"model.per_layer_model_projection", "per_layer_model_proj"},
+                                                 {"model.per_layer_projection_norm", "per_layer_proj_norm"}}),
+      .inside = joined(gguf_post_norm_inside(), {{"per_layer_input_gate", "inp_gate"},
+                                                 {"per_layer_projection", "proj"},
+                                                 {"post_per_layer_input_norm", "post_norm"},
+                                                 {"layer_scalar", "layer_output_scale.weight"},
+                                                 {"router.proj", "ffn_gate_inp"},
+                                                 {"router.scale", "ffn_gate_inp.scale"},
+                                                 {"router.per_expert_scale", "ffn_down_exps.scale"},
+                                                 {"experts.gate_up_proj", "ffn_gate_up_exps.weight"},
+                                                 {"experts.down_proj", "ffn_down_exps.weight"},
+                                                 {"post_feedforward_layernorm_1", "post_ffw_norm_1"},
+                                                 {"post_feedforward_layernorm_2", "post_ffw_norm_2"},
+                                                 {"pre_feedforward_layernorm_2", "pre_ffw_norm_2"}}),
+      .keys = {{"num_hidden_layers", "block_count", true},
+               {"max_position_embeddings", "context_length", true},
+               {"hidden_size", "embedding_length", true},
+               {"num_attention_heads", "attention.head_count", true},
+               {"rms_norm_eps", "attention.layer_norm_rms_epsilon"},
+               {"head_dim", "attention.key_length_swa", true},
+               {"global_head_dim", "attention.key_length", true},
+               {"num_kv_shared_layers", "attention.shared_kv_layers", true},
+               {"hidden_size_per_layer_input", "embedding_length_per_layer_input", true},
+               {"final_logit_softcapping", "final_logit_softcapping"},
+               {"num_experts", "expert_count", true},
+               {"top_k_experts", "expert_used_count", true},
+               {"moe_intermediate_size", "expert_feed_forward_length", true}},
+      .settings = R"({"hidden_activation": "gelu_pytorch_tanh", "attention_bias": false})",
+      .rotary = false,
+      .read = read_gguf_gemma4,
+      .write = [](const Model& model,
+                  GgufContents& out) { static_cast<const Gemma4&>(model).write_gguf(out); },
+      .ignores = is_unused_in_gemma4};
+  return out;
 }
 
 }  // namespace vertebra

@@ -1,43 +1,46 @@
-// A model's configuration and tensors between GGUF and Hugging Face names, both ways. Tokenizer and chat
-// template, which lie in the same file, are the caller's.
+// A model in a GGUF file: its configuration and tensors against the architecture's declarations, both ways.
+// Tokenizer and chat template, which lie in the same file, are the caller's.
 #pragma once
 
-#include <map>
-#include <optional>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "formats/gguf.h"
-#include "models/gguf_names.h"
+#include "models/gguf_architecture.h"
+#include "models/stored_tensors.h"
 
 namespace vertebra {
 
-// A model under its Hugging Face names, whatever file it lies in.
-struct StoredModel {
-  Json config;
-  std::map<std::string, Tensor> tensors;  // views of the file wherever nothing had to be moved
-};
-
 // Throws invalid_argument / data_loss naming file, key or tensor, found and wanted; unimplemented for an
 // architecture that is not known.
-StoredModel read_gguf_model(const GgufFile& file);
+StoredModel open_gguf_model(std::shared_ptr<const GgufFile> file);
 Json gguf_config(const GgufFile& file);  // the configuration alone
 
 // What a GGUF file of a model holds: the inverse.
 struct GgufTensorPlan {
-  std::string gguf_name;
-  std::string stored_name;     // the tensor it is made of; empty: `made` is it
-  std::optional<Tensor> made;  // rope_freqs.weight
+  GgufEntry entry;                      // name and shape; its type is the source's
+  const ParameterSpec* spec = nullptr;  // the parameter it is made of, or
+  Tensor made;                          // the tensor itself
 };
 struct GgufModelPlan {
   const GgufArchitecture* row = nullptr;
   GgufMetadata metadata;  // general.architecture and the sizes
   std::vector<GgufTensorPlan> tensors;
 };
-GgufModelPlan plan_gguf_model(const Json& config, const std::vector<std::string>& stored_names,
-                              const std::string& source);
-// A stored tensor in the form that GGUF has it in (rows of q and k moved, norms + 1), of the same type.
-Tensor gguf_form(const GgufArchitecture& row, const Json& config, const std::string& stored_name,
-                 const Tensor& tensor);
+GgufModelPlan plan_gguf_model(const StoredModel& stored, const std::string& source);
+
+// Tensors of a plan, to be asked for in its order: a parameter of two tensors is read once.
+class GgufTensors {
+ public:
+  GgufTensors(const StoredModel& stored, const GgufModelPlan& plan) : stored_(stored), plan_(plan) {}
+  Tensor read(size_t i);
+
+ private:
+  const StoredModel& stored_;
+  const GgufModelPlan& plan_;
+  const ParameterSpec* latest_ = nullptr;
+  Tensor tensor_;  // of latest_
+};
 
 }  // namespace vertebra

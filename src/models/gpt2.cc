@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "models/config.h"
+#include "models/gguf_architecture.h"
 #include "models/model.h"
 #include "ops/ops.h"
 
@@ -165,6 +166,55 @@ Json default_gpt2_config(const Json& sizes, int64_t vocabulary, int64_t context_
           {"torch_dtype", "float32"},
           {"use_cache", true},
           {"vocab_size", vocabulary}};
+}
+
+void read_gguf_gpt2(const GgufFile& file, Json& config) {
+  for (const char* wanted : {"n_layer", "n_embd", "n_head", "n_positions"}) {
+    require(config.contains(wanted), Code::kDataLoss, "'{}': the metadata lack {}", file.metadata().source(),
+            wanted);
+  }
+}
+
+void write_gguf_gpt2(const Model& model, GgufContents& out) {
+  const std::string& source = out.metadata.source();
+  const auto activation = json_get<std::string>(model.config(), "activation_function", source, "gelu_new");
+  require(activation != "gelu", Code::kUnimplemented,
+          "{}: activation_function is 'gelu': readers of GGUF files take gelu_new", source);
+  if (!out.metadata.contains("gpt2.feed_forward_length"))
+    out.metadata.set("gpt2.feed_forward_length", GgufValue::u32(4 * model.shape().embedding));
+}
+
+const GgufArchitecture& gguf_gpt2() {
+  static const GgufArchitecture out = {
+      .architecture = "gpt2",
+      .model_type = "gpt2",
+      .class_name = "GPT2LMHeadModel",
+      .outside = {{"transformer.wte", "token_embd"},
+                  {"transformer.wpe", "position_embd"},
+                  {"transformer.ln_f", "output_norm"},
+                  {"lm_head", "output"}},
+      .inside = {{"ln_1", "attn_norm"},
+                 {"ln_2", "ffn_norm"},
+                 {"attn.c_attn.weight", "attn_qkv.weight", &kGgufTransposed},
+                 {"attn.c_attn.bias", "attn_qkv.bias"},
+                 {"attn.c_proj.weight", "attn_output.weight", &kGgufTransposed},
+                 {"attn.c_proj.bias", "attn_output.bias"},
+                 {"mlp.c_fc.weight", "ffn_up.weight", &kGgufTransposed},
+                 {"mlp.c_fc.bias", "ffn_up.bias"},
+                 {"mlp.c_proj.weight", "ffn_down.weight", &kGgufTransposed},
+                 {"mlp.c_proj.bias", "ffn_down.bias"}},
+      .keys = {{"n_layer", "block_count", true},
+               {"n_positions", "context_length", true},
+               {"n_embd", "embedding_length", true},
+               {"n_inner", "feed_forward_length", true},
+               {"n_head", "attention.head_count", true},
+               {"layer_norm_epsilon", "attention.layer_norm_epsilon"}},
+      .layer = "transformer.h.",
+      .settings = R"({"activation_function": "gelu_new"})",
+      .decoder = false,
+      .read = read_gguf_gpt2,
+      .write = write_gguf_gpt2};
+  return out;
 }
 
 }  // namespace vertebra

@@ -1,6 +1,7 @@
 // gpt-oss (OpenAI 2025): a mixture of experts with a clamped SwiGLU, and attention in which every head has a
 // sink, a score for looking nowhere; every other layer sees a window.
 #include "models/decoder.h"
+#include "models/gguf_architecture.h"
 
 namespace vertebra {
 namespace {
@@ -41,6 +42,7 @@ class GptOss final : public Decoder {
   }
 
   Value forward(ModelContext& context, Value tokens, Value positions) const override;
+  void write_gguf(GgufContents& out) const;
 
  private:
   void declare_expert_bias(const std::string& name, int64_t length, Axis axis) {
@@ -52,6 +54,14 @@ class GptOss final : public Decoder {
   std::vector<int64_t> windows_;  // by layer
   double alpha_, limit_;
 };
+
+void GptOss::write_gguf(GgufContents& out) const {
+  require(alpha_ == 1.702 && limit_ == 7, Code::kUnimplemented,
+          "{}: swiglu_alpha is {} and swiglu_limit {}: readers of GGUF files take 1.702 and 7",
+          out.metadata.source(), alpha_, limit_);
+  write_gguf_windows(windows_, 2, out);
+  out.metadata.set("gpt-oss.expert_feed_forward_length", GgufValue::u32(feed_forward_));
+}
 
 // x [N, E] through the experts chosen for each token.
 Value GptOss::experts(ModelContext& context, Value x, const std::string& at) const {
@@ -100,6 +110,42 @@ Value GptOss::forward(ModelContext& context, Value tokens, Value positions) cons
 
 std::unique_ptr<Model> make_gpt_oss(const Json& config, std::string_view source) {
   return std::make_unique<GptOss>(config, source);
+}
+
+// YaRN's bounds are not rounded, which no key says.
+void read_gguf_gpt_oss(const GgufFile& file, Json& config) {
+  read_gguf_windows(file, 2, config);
+  if (config.contains("rope_scaling") && config["rope_scaling"]["rope_type"] == "yarn")
+    config["rope_scaling"]["truncate"] = false;
+  const auto width = file.metadata().integer("gpt-oss.expert_feed_forward_length");
+  if (width.has_value()) config["intermediate_size"] = *width;
+}
+
+const GgufArchitecture& gguf_gpt_oss() {
+  static const GgufArchitecture out = {
+      .architecture = "gpt-oss",
+      .model_type = "gpt_oss",
+      .class_name = "GptOssForCausalLM",
+      .outside = gguf_decoder_outside(),
+      .inside = joined({{"post_attention_layernorm", "post_attention_norm"},
+                        {"self_attn.sinks", "attn_sinks.weight"},
+                        {"mlp.router", "ffn_gate_inp"},
+                        {"mlp.experts.gate_up_proj", "ffn_gate_exps.weight", nullptr, 0},
+                        {"mlp.experts.gate_up_proj", "ffn_up_exps.weight", nullptr, 1},
+                        {"mlp.experts.gate_up_proj_bias", "ffn_gate_exps.bias", nullptr, 0},
+                        {"mlp.experts.gate_up_proj_bias", "ffn_up_exps.bias", nullptr, 1},
+                        {"mlp.experts.down_proj", "ffn_down_exps.weight"},
+                        {"mlp.experts.down_proj_bias", "ffn_down_exps.bias"}},
+                       gguf_attention_inside(false)),
+      .keys = gguf_decoder_keys(
+          {{"num_local_experts", "expert_count", true}, {"num_experts_per_tok", "expert_used_count", true}}),
+      .settings = R"({"hidden_act": "silu", "attention_bias": true})",
+      .rope_theta = 150000,
+      .read = read_gguf_gpt_oss,
+      .write = [](const Model& model, GgufContents& out) {
+        static_cast<const GptOss&>(model).write_gguf(out);
+      }};
+  return out;
 }
 
 }  // namespace vertebra

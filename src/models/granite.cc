@@ -1,6 +1,7 @@
 // Granite 3 (IBM 2024): Llama with four multipliers: on embeddings, scores, what joins the residual stream,
 // and logits.
 #include "models/decoder.h"
+#include "models/gguf_architecture.h"
 
 namespace vertebra {
 namespace {
@@ -69,6 +70,22 @@ Value Granite::forward(ModelContext& context, Value tokens, Value positions) con
 
 std::unique_ptr<Model> make_granite(const Json& config, std::string_view source) {
   return std::make_unique<Granite>(config, source);
+}
+
+const GgufArchitecture& gguf_granite() {
+  static const GgufArchitecture out = {
+      .architecture = "granite",
+      .model_type = "granite",
+      .class_name = "GraniteForCausalLM",
+      .outside = gguf_decoder_outside(),
+      .inside = gguf_decoder_inside(true),
+      .keys = gguf_decoder_keys({{"attention_multiplier", "attention.scale"},
+                                 {"embedding_multiplier", "embedding_scale"},
+                                 {"residual_multiplier", "residual_scale"},
+                                 {"logits_scaling", "logit_scale"}}),
+      .settings =
+          R"({"hidden_act": "silu", "attention_bias": false, "mlp_bias": false, "initializer_range": 0.02})"};
+  return out;
 }
 
 }  // namespace vertebra

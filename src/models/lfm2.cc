@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "models/decoder.h"
+#include "models/gguf_architecture.h"
 
 namespace vertebra {
 namespace {
@@ -51,6 +52,7 @@ class Lfm2 final : public Decoder {
   }
 
   Value forward(ModelContext& context, Value tokens, Value positions) const override;
+  void write_gguf(GgufContents& out) const;
 
  private:
   // The width that the configuration means by intermediate_size.
@@ -82,6 +84,14 @@ class Lfm2 final : public Decoder {
   int64_t width_;
   std::vector<std::string> types_;
 };
+
+// A layer without keys is one that convolves.
+void Lfm2::write_gguf(GgufContents& out) const {
+  std::vector<int64_t> heads;
+  for (const std::string& type : types_) heads.push_back(type == "conv" ? 0 : shape_.key_value_heads);
+  out.metadata.set("lfm2.attention.head_count_kv", GgufValue::i32s(std::move(heads)));
+  out.metadata.set("lfm2.feed_forward_length", GgufValue::u32(feed_forward_));
+}
 
 // h [N, E] -> out(c * convolution(b * x)), of which b, c and x are parts of in(h).
 Value Lfm2::convolution(ModelContext& context, int layer, Value h, const std::string& at) const {
@@ -144,6 +154,55 @@ Json with_present_names(const Json& config) {
 
 std::unique_ptr<Model> make_lfm2(const Json& config, std::string_view source) {
   return std::make_unique<Lfm2>(with_present_names(config), source);
+}
+
+void read_gguf_lfm2(const GgufFile& file, Json& config) {
+  const GgufMetadata& metadata = file.metadata();
+  const auto layers = config["num_hidden_layers"].get<int64_t>();
+  const std::vector<int64_t> heads = gguf_by_layer(metadata, "lfm2.attention.head_count_kv", layers);
+  require(!heads.empty(), Code::kDataLoss, "'{}': the metadata lack lfm2.attention.head_count_kv",
+          metadata.source());
+  Json types = Json::array();
+  for (int64_t i = 0; i < layers; ++i) {
+    const int64_t count = heads[static_cast<size_t>(i)];
+    types.push_back(count == 0 ? "conv" : "full_attention");
+    if (count != 0) config["num_key_value_heads"] = count;
+  }
+  config["layer_types"] = types;
+  config["block_auto_adjust_ff_dim"] = false;  // the file has the adjusted width
+}
+
+const GgufArchitecture& gguf_lfm2() {
+  static const GgufArchitecture out = {
+      .architecture = "lfm2",
+      .model_type = "lfm2",
+      .class_name = "Lfm2ForCausalLM",
+      .outside = {{"model.embed_tokens", "token_embd"},
+                  {"model.embedding_norm", "token_embd_norm"},
+                  {"lm_head", "output"}},
+      .inside = {{"operator_norm", "attn_norm"},
+                 {"ffn_norm", "ffn_norm"},
+                 {"conv.in_proj", "shortconv.in_proj"},
+                 {"conv.conv.weight", "shortconv.conv.weight", &kGgufFlatKernel},
+                 {"conv.out_proj", "shortconv.out_proj"},
+                 {"self_attn.q_proj", "attn_q"},
+                 {"self_attn.k_proj", "attn_k"},
+                 {"self_attn.v_proj", "attn_v"},
+                 {"self_attn.out_proj", "attn_output"},
+                 {"self_attn.q_layernorm", "attn_q_norm"},
+                 {"self_attn.k_layernorm", "attn_k_norm"},
+                 {"feed_forward.w1", "ffn_gate"},
+                 {"feed_forward.w2", "ffn_down"},
+                 {"feed_forward.w3", "ffn_up"}},
+      .keys = gguf_decoder_keys(
+          {{"norm_eps", "attention.layer_norm_rms_epsilon"}, {"conv_L_cache", "shortconv.l_cache", true}}),
+      .settings = R"({"conv_bias": false})",
+      .rope_theta = 1e6,
+      .read = read_gguf_lfm2,
+      .write = [](const Model& model, GgufContents& out) {
+        static_cast<const Lfm2&>(model).write_gguf(out);
+      }};
+  return out;
 }
 
 }  // namespace vertebra

@@ -1,6 +1,7 @@
 // Llama (Touvron et al. 2023; Llama 3, 2024): pre-norm RMSNorm, rotary positions, grouped-query
 // attention, SwiGLU, tied or untied head. Configuration and parameter names as in transformers.
 #include "models/decoder.h"
+#include "models/gguf_architecture.h"
 
 namespace vertebra {
 namespace {
@@ -87,6 +88,32 @@ Json default_llama_config(const Json& sizes, int64_t vocabulary, int64_t context
           {"torch_dtype", "float32"},
           {"use_cache", true},
           {"vocab_size", vocabulary}};
+}
+
+// A window makes it Mistral, as which the configuration is read.
+void read_gguf_llama(const GgufFile& file, Json& config) {
+  const GgufMetadata& metadata = file.metadata();
+  require(metadata.integer("llama.expert_count").value_or(0) == 0, Code::kUnimplemented,
+          "'{}': llama.expert_count is {}: Mixtral and other llamas with experts are not supported",
+          metadata.source(), metadata.integer("llama.expert_count").value_or(0));
+  if (metadata.integer("llama.attention.sliding_window").value_or(0) <= 0) return;
+  config["model_type"] = "mistral";
+  config["architectures"] = {"MistralForCausalLM"};
+  config["sliding_window"] = *metadata.integer("llama.attention.sliding_window");
+}
+
+const GgufArchitecture& gguf_llama() {
+  static const GgufArchitecture out = {
+      .architecture = "llama",
+      .model_type = "llama",
+      .class_name = "LlamaForCausalLM",
+      .outside = gguf_decoder_outside(),
+      .inside = gguf_decoder_inside(true),
+      .keys = gguf_decoder_keys(),
+      .settings =
+          R"({"hidden_act": "silu", "attention_bias": false, "mlp_bias": false, "initializer_range": 0.02})",
+      .read = read_gguf_llama};
+  return out;
 }
 
 }  // namespace vertebra

@@ -2,6 +2,7 @@
 // same, without a window as a rule, with YaRN and queries that sharpen as their positions pass the original
 // context.
 #include "models/decoder.h"
+#include "models/gguf_architecture.h"
 
 namespace vertebra {
 namespace {
@@ -69,6 +70,54 @@ std::unique_ptr<Model> make_mistral3(const Json& config, std::string_view source
   require(type == "mistral" || type == "ministral3", Code::kUnimplemented,
           "{}: text_config is of type '{}'; mistral and ministral3 are supported here", source, type);
   return make_mistral(text, source);
+}
+
+// llama.cpp reads the file as a Llama, without the window.
+const GgufArchitecture& gguf_mistral() {
+  static const GgufArchitecture out = {
+      .architecture = "llama",
+      .model_type = "mistral",
+      .class_name = "MistralForCausalLM",
+      .outside = gguf_decoder_outside(),
+      .inside = gguf_decoder_inside(true),
+      .keys = gguf_decoder_keys({{"sliding_window", "attention.sliding_window", true}})};
+  return out;
+}
+
+void read_gguf_ministral3(const GgufFile& file, Json& config) {
+  const GgufMetadata& metadata = file.metadata();
+  const double beta = metadata.number("mistral3.attention.temperature_scale").value_or(0);
+  if (beta == 0) {
+    config["model_type"] = "mistral";
+    config["architectures"] = {"MistralForCausalLM"};
+    return;
+  }
+  require(
+      config.contains("rope_scaling") && config["rope_scaling"].contains("original_max_position_embeddings"),
+      Code::kDataLoss,
+      "'{}': mistral3.attention.temperature_scale is {}, but rope.scaling.original_context_length is missing",
+      metadata.source(), beta);
+  config["rope_scaling"]["llama_4_scaling_beta"] = gguf_number_of(beta);
+}
+
+void write_gguf_ministral3(const Model& model, GgufContents& out) {
+  const Json settings = rope_settings(model.config(), out.metadata.source());
+  const auto beta = json_get<double>(settings, "llama_4_scaling_beta", out.metadata.source(), 0.0);
+  if (beta != 0) out.metadata.set("mistral3.attention.temperature_scale", GgufValue::f32(beta));
+}
+
+const GgufArchitecture& gguf_ministral3() {
+  static const GgufArchitecture out = {
+      .architecture = "mistral3",
+      .model_type = "ministral3",
+      .class_name = "Ministral3ForCausalLM",
+      .outside = gguf_decoder_outside(),
+      .inside = gguf_decoder_inside(true),
+      .keys = gguf_decoder_keys({{"sliding_window", "attention.sliding_window", true}}),
+      .settings = R"({"hidden_act": "silu"})",
+      .read = read_gguf_ministral3,
+      .write = write_gguf_ministral3};
+  return out;
 }
 
 }  // namespace vertebra

@@ -4,10 +4,10 @@
 
 namespace vertebra {
 
-#define VERTEBRA_OPEN_MODEL(type, factory) \
+#define VERTEBRA_OPEN_MODEL(type, factory, gguf) \
   std::unique_ptr<Model> factory(const Json& config, std::string_view source);
-#define VERTEBRA_MODEL(type, factory, defaults) \
-  VERTEBRA_OPEN_MODEL(type, factory)            \
+#define VERTEBRA_MODEL(type, factory, gguf, defaults) \
+  VERTEBRA_OPEN_MODEL(type, factory, gguf)            \
   Json defaults(const Json& sizes, int64_t vocabulary, int64_t context_length);
 #include "models/model_list.def"
 #undef VERTEBRA_MODEL
@@ -22,8 +22,8 @@ struct Architecture {
 };
 
 constexpr Architecture kArchitectures[] = {
-#define VERTEBRA_MODEL(type, factory, defaults) {#type, factory, defaults},
-#define VERTEBRA_OPEN_MODEL(type, factory) {#type, factory, nullptr},
+#define VERTEBRA_MODEL(type, factory, gguf, defaults) {#type, factory, defaults},
+#define VERTEBRA_OPEN_MODEL(type, factory, gguf) {#type, factory, nullptr},
 #include "models/model_list.def"
 #undef VERTEBRA_MODEL
 #undef VERTEBRA_OPEN_MODEL

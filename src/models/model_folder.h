@@ -4,7 +4,6 @@
 #pragma once
 
 #include <filesystem>
-#include <map>
 #include <memory>
 #include <span>
 #include <string>
@@ -12,11 +11,12 @@
 
 #include "formats/safetensors.h"
 #include "models/model.h"
+#include "models/stored_tensors.h"
 
 namespace vertebra {
 
-// What the weights become in memory: all f32; or matrices of blocks as they lie in the file (views of it),
-// the rest f32.
+// What the weights become in memory: all f32; or matrices and experts of blocks as they lie in the file
+// (views of it where nothing had to be moved), the rest f32.
 enum class WeightForm { kF32, kStored };
 
 struct LoadedModel {
@@ -32,9 +32,8 @@ LoadedModel read_model(const std::filesystem::path& path, WeightForm form = Weig
 // a tensor that is missing, extra, of another shape or type. A tied head's own copy in the file is accepted.
 LoadedModel read_model_folder(const std::filesystem::path& folder);
 
-// The tensors against the model's declarations; throws as read_model_folder does.
-void check_parameters(const Model& model, const std::map<std::string, Tensor>& tensors,
-                      const std::string& source);
+// A folder or a GGUF file, its tensors not yet read.
+StoredModel open_model(const std::filesystem::path& path);
 
 // Writes config.json, model.safetensors and generation_config.json into an existing folder, each file whole
 // or not at all. `stop_token`: written as eos_token_id.

@@ -1,6 +1,7 @@
 // OLMo 2 (OLMo team 2024): norms come after attention and MLP, before their results join the residual stream;
 // queries and keys are normed across all heads at once.
 #include "models/decoder.h"
+#include "models/gguf_architecture.h"
 
 namespace vertebra {
 namespace {
@@ -63,6 +64,17 @@ Value Olmo2::forward(ModelContext& context, Value tokens, Value positions) const
 
 std::unique_ptr<Model> make_olmo2(const Json& config, std::string_view source) {
   return std::make_unique<Olmo2>(config, source);
+}
+
+const GgufArchitecture& gguf_olmo2() {
+  static const GgufArchitecture out = {.architecture = "olmo2",
+                                       .model_type = "olmo2",
+                                       .class_name = "Olmo2ForCausalLM",
+                                       .outside = gguf_decoder_outside(),
+                                       .inside = gguf_post_norm_inside(),
+                                       .keys = gguf_decoder_keys(),
+                                       .settings = R"({"hidden_act": "silu", "attention_bias": false})"};
+  return out;
 }
 
 }  // namespace vertebra

@@ -1,6 +1,7 @@
 // Phi-3 and Phi-4-mini (Abdin et al. 2024): Llama with one matrix for queries, keys and values, one for gate
 // and up; part of a head turns (Phi-4-mini), with LongRoPE.
 #include "models/decoder.h"
+#include "models/gguf_architecture.h"
 
 namespace vertebra {
 namespace {
@@ -66,6 +67,36 @@ Value Phi3::forward(ModelContext& context, Value tokens, Value positions) const 
 
 std::unique_ptr<Model> make_phi3(const Json& config, std::string_view source) {
   return std::make_unique<Phi3>(config, source);
+}
+
+// A window of 0 says that there is none.
+void read_gguf_phi3(const GgufFile& file, Json& config) {
+  const int64_t window = file.metadata().integer("phi3.attention.sliding_window").value_or(0);
+  config["sliding_window"] = window > 0 ? Json(window) : Json();
+  if (config.contains("rope_scaling") && config["rope_scaling"].contains("original_max_position_embeddings"))
+    config["original_max_position_embeddings"] = config["rope_scaling"]["original_max_position_embeddings"];
+}
+
+void write_gguf_phi3(const Model& model, GgufContents& out) {
+  const Json& config = model.config();
+  const bool windowed = config.contains("sliding_window") && !config["sliding_window"].is_null();
+  out.metadata.set("phi3.attention.sliding_window",
+                   GgufValue::u32(windowed ? config["sliding_window"].get<int64_t>() : 0));
+}
+
+const GgufArchitecture& gguf_phi3() {
+  static const GgufArchitecture out = {
+      .architecture = "phi3",
+      .model_type = "phi3",
+      .class_name = "Phi3ForCausalLM",
+      .outside = gguf_decoder_outside(),
+      .inside = joined(gguf_decoder_inside(false),
+                       {{"self_attn.qkv_proj", "attn_qkv"}, {"mlp.gate_up_proj", "ffn_up"}}),
+      .keys = gguf_decoder_keys(),
+      .settings = R"({"hidden_act": "silu"})",
+      .read = read_gguf_phi3,
+      .write = write_gguf_phi3};
+  return out;
 }
 
 }  // namespace vertebra

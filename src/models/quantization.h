@@ -1,28 +1,44 @@
-// Which element type each tensor of a GGUF file gets when a model is quantized. Called by `vertebra convert`.
+// Which element type each tensor of a GGUF file gets when a model is quantized: as llama.cpp's llama-quantize
+// chooses them, for its names. Called by `vertebra convert`.
 #pragma once
 
+#include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
-#include "tensor/tensor.h"
+#include "formats/gguf.h"
+#include "models/model.h"
 
 namespace vertebra {
 
-// A type for all matrices, or one of llama.cpp's mixes of K types, which give more bits to what errs most.
+// A type for all matrices (the head gets Q6_K beside types of fewer bits), or a mix, which gives more bits to
+// what errs most.
 struct Quantization {
+  enum class Mix { kEven, kSmall, kMedium, kLarge, kExperts };
   DType dtype = DType::kF32;
-  bool mixed = false;  // q4_k_m, q5_k_m
+  Mix mix = Mix::kEven;
 
-  // "q4_k_m", "q8_0", "bf16", ...; throws invalid_argument with the list of names.
+  // "q8_0", "q4_k_m", "mxfp4_moe", "bf16", ...; throws invalid_argument with the list of names.
   static Quantization from_name(std::string_view name);
+  static std::string names();  // "f32, f16, ..."
   // general.file_type.
   int64_t file_type() const;
 };
 
-// The type of the tensor with this GGUF name and shape. Vectors stay f32; matrices whose rows are no whole
-// blocks of the wanted type get the next wider one of 32 elements, else f16. `has_head`: the file has
-// output.weight.
-DType quantized_type(const Quantization& wanted, std::string_view gguf_name, const Shape& shape, int layers,
-                     bool has_head);
+// What the choice depends on beside the tensors.
+struct QuantizedModel {
+  std::string_view architecture;  // general.architecture
+  ModelShape shape;
+};
+
+// The types of a file's tensors, whose names, shapes and present types are given, in the file's order.
+// Vectors, norms, routers and short kernels stay f32. Matrices whose rows are no whole blocks of the wanted
+// type get the next wider one of 32 elements, else f16; a warning says which.
+std::vector<DType> quantized_types(const Quantization& wanted, const QuantizedModel& model,
+                                   std::span<const GgufEntry> tensors);
+
+// The type without any quantization: what the tensor has, f32 where readers want it.
+DType unquantized_type(const GgufEntry& tensor);
 
 }  // namespace vertebra

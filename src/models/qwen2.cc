@@ -1,6 +1,7 @@
 // Qwen2 and Qwen2.5 (Yang et al. 2024): Llama with biases on queries, keys and values; in some sizes the
 // later layers see a window only.
 #include "models/decoder.h"
+#include "models/gguf_architecture.h"
 
 namespace vertebra {
 namespace {
@@ -24,6 +25,7 @@ class Qwen2 final : public Decoder {
   }
 
   Value forward(ModelContext& context, Value tokens, Value positions) const override;
+  const std::vector<int64_t>& windows() const { return windows_; }
 
  private:
   RotaryPositions rotary_;
@@ -59,6 +61,28 @@ Value Qwen2::forward(ModelContext& context, Value tokens, Value positions) const
 
 std::unique_ptr<Model> make_qwen2(const Json& config, std::string_view source) {
   return std::make_unique<Qwen2>(config, source);
+}
+
+// llama.cpp reads the file without windows, which no model on the hub makes use of.
+const GgufArchitecture& gguf_qwen2() {
+  static const GgufArchitecture out = {
+      .architecture = "qwen2",
+      .model_type = "qwen2",
+      .class_name = "Qwen2ForCausalLM",
+      .outside = gguf_decoder_outside(),
+      .inside = gguf_decoder_inside(false),
+      .keys = gguf_decoder_keys(),
+      .settings = R"({"hidden_act": "silu", "use_sliding_window": false})",
+      .read =
+          [](const GgufFile& file, Json& config) {
+            read_gguf_windows(file, 0, config);
+            config["use_sliding_window"] = !config["sliding_window"].is_null();
+          },
+      .write =
+          [](const Model& model, GgufContents& out) {
+            write_gguf_windows(static_cast<const Qwen2&>(model).windows(), 0, out);
+          }};
+  return out;
 }
 
 }  // namespace vertebra

@@ -1,5 +1,6 @@
 // Qwen3 (Yang et al. 2025): Llama whose queries and keys are normed head by head before they turn.
 #include "models/decoder.h"
+#include "models/gguf_architecture.h"
 
 namespace vertebra {
 namespace {
@@ -26,6 +27,7 @@ class Qwen3 final : public Decoder {
   }
 
   Value forward(ModelContext& context, Value tokens, Value positions) const override;
+  const std::vector<int64_t>& windows() const { return windows_; }
 
  private:
   RotaryPositions rotary_;
@@ -62,6 +64,28 @@ Value Qwen3::forward(ModelContext& context, Value tokens, Value positions) const
 
 std::unique_ptr<Model> make_qwen3(const Json& config, std::string_view source) {
   return std::make_unique<Qwen3>(config, source);
+}
+
+// llama.cpp reads the file without windows, which no model on the hub makes use of.
+const GgufArchitecture& gguf_qwen3() {
+  static const GgufArchitecture out = {
+      .architecture = "qwen3",
+      .model_type = "qwen3",
+      .class_name = "Qwen3ForCausalLM",
+      .outside = gguf_decoder_outside(),
+      .inside = gguf_decoder_inside(false),
+      .keys = gguf_decoder_keys(),
+      .settings = R"({"hidden_act": "silu", "attention_bias": false, "use_sliding_window": false})",
+      .read =
+          [](const GgufFile& file, Json& config) {
+            read_gguf_windows(file, 0, config);
+            config["use_sliding_window"] = !config["sliding_window"].is_null();
+          },
+      .write =
+          [](const Model& model, GgufContents& out) {
+            write_gguf_windows(static_cast<const Qwen3&>(model).windows(), 0, out);
+          }};
+  return out;
 }
 
 }  // namespace vertebra

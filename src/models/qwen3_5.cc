@@ -1,8 +1,11 @@
 // Qwen3.5, text (Qwen team 2026): three layers of gated delta rule (Yang et al. 2024) to one of attention,
 // whose results a gate of its own scales; norms multiply by 1 + weight.
 #include <cmath>
+#include <cstring>
 
 #include "models/decoder.h"
+#include "models/gguf_architecture.h"
+#include "tensor/convert.h"
 
 namespace vertebra {
 namespace {
@@ -48,6 +51,14 @@ class Qwen35 final : public Decoder {
 
   Value forward(ModelContext& context, Value tokens, Value positions) const override;
 
+  // ---- For GGUF files.
+  struct ValueHeads {
+    int64_t groups, of_group, head_dim;  // heads of keys, of values for each, and their size
+  };
+  ValueHeads value_heads() const { return {key_heads_, value_heads_ / key_heads_, value_dim_}; }
+  int64_t first_value_channel() const { return 2 * key_heads_ * key_dim_; }
+  void write_gguf(GgufContents& out) const;
+
  private:
   int64_t channels() const { return 2 * key_heads_ * key_dim_ + value_heads_ * value_dim_; }
 
@@ -90,6 +101,20 @@ class Qwen35 final : public Decoder {
   int64_t width_, key_heads_, value_heads_, key_dim_, value_dim_;
   std::vector<std::string> types_;
 };
+
+void Qwen35::write_gguf(GgufContents& out) const {
+  std::vector<int64_t> recurrent;
+  for (const std::string& type : types_) recurrent.push_back(type == "linear_attention");
+  out.metadata.set("qwen35.attention.recurrent_layers", GgufValue{GgufType::kBool, std::move(recurrent)});
+  out.metadata.set("qwen35.full_attention_interval",
+                   GgufValue::u32(json_get<int64_t>(config_, "full_attention_interval", "config", 4)));
+  out.metadata.set("qwen35.ssm.inner_size", GgufValue::u32(value_heads_ * value_dim_));
+  // How positions of pictures share the pairs; text has one position for all.
+  const Json settings = rope_settings(config_, "config");
+  auto sections = json_get<std::vector<int64_t>>(settings, "mrope_section", "config", {11, 11, 10});
+  sections.resize(4);
+  out.metadata.set("qwen35.rope.dimension_sections", GgufValue::i32s(std::move(sections)));
+}
 
 // x / |x| over the last axis.
 Value unit_length(Value x) {
@@ -174,6 +199,166 @@ Value Qwen35::forward(ModelContext& context, Value tokens, Value positions) cons
 // A folder with vision beside text nests the text's settings; a folder of text alone has them at the top.
 std::unique_ptr<Model> make_qwen3_5(const Json& config, std::string_view source) {
   return std::make_unique<Qwen35>(text_part(config, source), source);
+}
+
+namespace {
+
+// Files have the heads of values in another order: the first of every group, then the second, and so on.
+// `rows`: whole rows move, from `first` on, `size` of them to a head; else `size` elements of every row.
+Tensor reordered(const Tensor& given, const Qwen35::ValueHeads& heads, bool to_file, bool rows, int64_t first,
+                 int64_t size) {
+  const bool cuts_blocks = !rows && size % block_size(given.dtype()).elements != 0;
+  const Tensor tensor = cuts_blocks ? convert(given, DType::kF32) : given;
+  Tensor out = tensor.clone();
+  const int64_t count = tensor.shape()[0];
+  const auto row_bytes = tensor.size_bytes() / static_cast<size_t>(count);
+  // Of one head: whole rows, or its share of a row.
+  const size_t bytes = rows ? row_bytes * static_cast<size_t>(size)
+                            : row_bytes / static_cast<size_t>(heads.groups * heads.of_group);
+  for (int64_t row = 0; row < (rows ? 1 : count); ++row) {
+    const size_t begin = rows ? static_cast<size_t>(first) * row_bytes : static_cast<size_t>(row) * row_bytes;
+    for (int64_t g = 0; g < heads.groups; ++g) {
+      for (int64_t r = 0; r < heads.of_group; ++r) {
+        const auto ours = static_cast<size_t>(g * heads.of_group + r),
+                   theirs = static_cast<size_t>(r * heads.groups + g);
+        std::memcpy(static_cast<std::byte*>(out.raw()) + begin + (to_file ? theirs : ours) * bytes,
+                    static_cast<const std::byte*>(tensor.raw()) + begin + (to_file ? ours : theirs) * bytes,
+                    bytes);
+      }
+    }
+  }
+  return out;
+}
+
+const Qwen35& qwen35(const Model& model) { return static_cast<const Qwen35&>(model); }
+
+template <bool kToFile>
+Tensor value_rows(const Tensor& tensor,
+                  const Model& model) {  // of a matrix or a vector, `head_dim` to a head
+  const auto heads = qwen35(model).value_heads();
+  return reordered(tensor, heads, kToFile, true, 0, heads.head_dim);
+}
+template <bool kToFile>
+Tensor one_by_head(const Tensor& tensor, const Model& model) {
+  return reordered(tensor, qwen35(model).value_heads(), kToFile, true, 0, 1);
+}
+template <bool kToFile>
+Tensor channel_rows(const Tensor& tensor, const Model& model) {  // those of values follow queries and keys
+  const auto heads = qwen35(model).value_heads();
+  return reordered(tensor, heads, kToFile, true, qwen35(model).first_value_channel(), heads.head_dim);
+}
+template <bool kToFile>
+Tensor value_columns(const Tensor& tensor, const Model& model) {
+  const auto heads = qwen35(model).value_heads();
+  return reordered(tensor, heads, kToFile, false, 0, heads.head_dim);
+}
+
+const GgufForm kValueRows = {value_rows<true>, value_rows<false>};
+const GgufForm kOneByHead = {one_by_head<true>, one_by_head<false>};
+const GgufForm kChannelRows = {channel_rows<true>, channel_rows<false>};
+const GgufForm kValueColumns = {value_columns<true>, value_columns<false>};
+const GgufForm kKernel = {[](const Tensor& kernel, const Model& model) {
+                            return kGgufFlatKernel.to_file(channel_rows<true>(kernel, model), model);
+                          },
+                          [](const Tensor& kernel, const Model& model) {
+                            return kGgufFlatKernel.from_file(channel_rows<false>(kernel, model), model);
+                          },
+                          [](const Shape& shape) { return Shape{shape[0], shape[2]}; }};
+// A_log is written as -exp(A_log).
+const GgufForm kDecay = {[](const Tensor& decay, const Model& model) {
+                           Tensor out(DType::kF32, decay.shape());
+                           for (int64_t i = 0; i < out.elements(); ++i) out.set(i, -std::exp(decay.at(i)));
+                           return one_by_head<true>(out, model);
+                         },
+                         [](const Tensor& decay, const Model& model) {
+                           Tensor out(DType::kF32, decay.shape());
+                           for (int64_t i = 0; i < out.elements(); ++i) {
+                             require(decay.at(i) < 0, Code::kDataLoss,
+                                     "ssm_a[{}] is {}, a number below 0 was wanted", i, decay.at(i));
+                             out.set(i, std::log(-decay.at(i)));
+                           }
+                           return one_by_head<false>(out, model);
+                         }};
+
+// Layers that guess tokens ahead follow the others; they are not computed.
+bool is_ahead(std::string_view name, const Json& config) {
+  if (!name.starts_with("blk.")) return false;
+  int64_t layer = 0;
+  for (const char c : name.substr(4, std::min<size_t>(name.find('.', 4), 12) - 4)) {
+    if (c < '0' || c > '9') return false;
+    layer = 10 * layer + (c - '0');
+  }
+  return layer >= config["num_hidden_layers"].get<int64_t>();
+}
+
+void read_gguf_qwen3_5(const GgufFile& file, Json& config) {
+  const GgufMetadata& metadata = file.metadata();
+  const std::string& source = metadata.source();
+  const auto layers = config["num_hidden_layers"].get<int64_t>() -
+                      metadata.integer("qwen35.nextn_predict_layers").value_or(0);
+  require(layers >= 1 && layers <= kMaxLayers, Code::kDataLoss,
+          "'{}': qwen35.block_count and nextn_predict_layers leave {} layers", source, layers);
+  config["num_hidden_layers"] = layers;
+  const std::vector<int64_t> recurrent = gguf_by_layer(metadata, "qwen35.attention.recurrent_layers", layers);
+  if (!recurrent.empty()) {
+    Json types = Json::array();
+    for (int64_t i = 0; i < layers; ++i)
+      types.push_back(recurrent[static_cast<size_t>(i)] != 0 ? "linear_attention" : "full_attention");
+    config["layer_types"] = types;
+  }
+  const int64_t heads = metadata.integer("qwen35.ssm.time_step_rank").value_or(0),
+                inner = metadata.integer("qwen35.ssm.inner_size").value_or(0);
+  require(heads > 0 && inner > 0 && inner % heads == 0, Code::kDataLoss,
+          "'{}': qwen35.ssm.inner_size is {}, a multiple of qwen35.ssm.time_step_rank {} was wanted", source,
+          inner, heads);
+  config["linear_value_head_dim"] = inner / heads;
+  // As transformers has them, all in one place.
+  Json rope = {{"rope_type", "default"}, {"rope_theta", config["rope_theta"]}};
+  if (config.contains("rope_scaling")) rope.update(config["rope_scaling"]);
+  if (config.contains("partial_rotary_factor"))
+    rope["partial_rotary_factor"] = config["partial_rotary_factor"];
+  if (const auto* sections = metadata.integers("qwen35.rope.dimension_sections")) {
+    require(sections->size() >= 3, Code::kDataLoss, "'{}': qwen35.rope.dimension_sections has {} numbers",
+            source, sections->size());
+    rope["mrope_section"] = std::vector<int64_t>(sections->begin(), sections->begin() + 3);
+    rope["mrope_interleaved"] = true;
+  }
+  for (const char* key : {"rope_theta", "rope_scaling", "partial_rotary_factor"}) config.erase(key);
+  config["rope_parameters"] = rope;
+}
+
+}  // namespace
+
+const GgufArchitecture& gguf_qwen3_5() {
+  static const GgufArchitecture out = {
+      .architecture = "qwen35",
+      .model_type = "qwen3_5_text",
+      .class_name = "Qwen3_5ForCausalLM",
+      .outside = gguf_decoder_outside(&kGgufNormPlusOne),
+      .inside = joined(gguf_attention_inside(false, &kGgufNormPlusOne),
+                       {{"post_attention_layernorm", "post_attention_norm", &kGgufNormPlusOne},
+                        {"mlp.gate_proj", "ffn_gate"},
+                        {"mlp.up_proj", "ffn_up"},
+                        {"mlp.down_proj", "ffn_down"},
+                        {"linear_attn.dt_bias", "ssm_dt.bias", &kOneByHead},
+                        {"linear_attn.A_log", "ssm_a", &kDecay},
+                        {"linear_attn.conv1d", "ssm_conv1d", &kKernel},
+                        {"linear_attn.norm", "ssm_norm"},
+                        {"linear_attn.out_proj", "ssm_out", &kValueColumns},
+                        {"linear_attn.in_proj_qkv", "attn_qkv", &kChannelRows},
+                        {"linear_attn.in_proj_z", "attn_gate", &kValueRows},
+                        {"linear_attn.in_proj_b", "ssm_beta", &kOneByHead},
+                        {"linear_attn.in_proj_a", "ssm_alpha", &kOneByHead}}),
+      .keys = gguf_decoder_keys({{"linear_conv_kernel_dim", "ssm.conv_kernel", true},
+                                 {"linear_key_head_dim", "ssm.state_size", true},
+                                 {"linear_num_key_heads", "ssm.group_count", true},
+                                 {"linear_num_value_heads", "ssm.time_step_rank", true},
+                                 {"full_attention_interval", "full_attention_interval", true}}),
+      .settings = R"({"hidden_act": "silu", "attention_bias": false})",
+      .read = read_gguf_qwen3_5,
+      .write = [](const Model& model, GgufContents& out) { qwen35(model).write_gguf(out); },
+      .ignores = is_ahead};
+  return out;
 }
 
 }  // namespace vertebra

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "models/decoder.h"
+#include "models/gguf_architecture.h"
 
 namespace vertebra {
 namespace {
@@ -110,6 +111,42 @@ Value Qwen3Moe::forward(ModelContext& context, Value tokens, Value positions) co
 
 std::unique_ptr<Model> make_qwen3_moe(const Json& config, std::string_view source) {
   return std::make_unique<Qwen3Moe>(config, source);
+}
+
+// Readers of the file norm the experts' weights.
+void read_gguf_qwen3_moe(const GgufFile& file, Json& config) {
+  Json dense = Json::array();
+  for (int64_t i = 0; i < config["num_hidden_layers"].get<int64_t>(); ++i) {
+    if (file.find(fmt::format("blk.{}.ffn_gate_inp.weight", i)) == nullptr) dense.push_back(i);
+  }
+  config["mlp_only_layers"] = dense;
+}
+
+void write_gguf_qwen3_moe(const Model& model, GgufContents& out) {
+  const std::string& source = out.metadata.source();
+  require(json_get<bool>(model.config(), "norm_topk_prob", source, false), Code::kUnimplemented,
+          "{}: norm_topk_prob is false: readers of GGUF files take it to be true", source);
+  out.metadata.set("qwen3moe.expert_count", GgufValue::u32(model.shape().experts));
+}
+
+const GgufArchitecture& gguf_qwen3_moe() {
+  static const GgufArchitecture out = {
+      .architecture = "qwen3moe",
+      .model_type = "qwen3_moe",
+      .class_name = "Qwen3MoeForCausalLM",
+      .outside = gguf_decoder_outside(),
+      .inside = joined(gguf_decoder_inside(false), {{"mlp.gate", "ffn_gate_inp"},
+                                                    {"mlp.experts.gate_proj", "ffn_gate_exps"},
+                                                    {"mlp.experts.up_proj", "ffn_up_exps"},
+                                                    {"mlp.experts.down_proj", "ffn_down_exps"}}),
+      .keys = gguf_decoder_keys({{"num_experts", "expert_count", true},
+                                 {"num_experts_per_tok", "expert_used_count", true},
+                                 {"moe_intermediate_size", "expert_feed_forward_length", true}}),
+      .settings = R"({"hidden_act": "silu", "attention_bias": false, "use_sliding_window": false,
+                      "norm_topk_prob": true, "decoder_sparse_step": 1})",
+      .read = read_gguf_qwen3_moe,
+      .write = write_gguf_qwen3_moe};
+  return out;
 }
 
 }  // namespace vertebra

@@ -23,6 +23,7 @@ class RotaryPositions {
   // Types default, linear, dynamic, llama3, yarn, longrope and proportional; throws unimplemented for others.
   RotaryPositions(const Json& settings, int64_t head_dim, int64_t context_length, std::string_view source);
 
+  double theta() const { return theta_; }
   // x [N, H, D] rotated, positions i32 [N]. Heads wider than the rotary part pass the rest through.
   Value operator()(ModelContext& context, Value x, Value positions) const;
   // 1 + beta log(1 + floor(position / original context)), f32 [N, 1, 1]: how Llama 4 sharpens the queries of

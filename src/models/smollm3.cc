@@ -1,5 +1,6 @@
 // SmolLM3 (Hugging Face 2025): Llama in which every fourth layer knows no positions (NoPE, Yang et al. 2025).
 #include "models/decoder.h"
+#include "models/gguf_architecture.h"
 
 namespace vertebra {
 namespace {
@@ -29,6 +30,7 @@ class SmolLM3 final : public Decoder {
   }
 
   Value forward(ModelContext& context, Value tokens, Value positions) const override;
+  void write_gguf(GgufContents& out) const;
 
  private:
   // no_rope_layers holds 1 for the layers that do turn.
@@ -47,6 +49,19 @@ class SmolLM3 final : public Decoder {
   std::vector<bool> turns_;
   std::vector<int64_t> windows_;  // by layer
 };
+
+// llama.cpp leaves out the positions of every fourth layer, and knows no windows here.
+void SmolLM3::write_gguf(GgufContents& out) const {
+  for (int i = 0; i < shape_.layers; ++i) {
+    require(
+        turns_[static_cast<size_t>(i)] == ((i + 1) % 4 != 0) && windows_[static_cast<size_t>(i)] == 0,
+        Code::kUnimplemented,
+        "{}: layer {} {}: GGUF files have no words for it (every fourth layer is without positions, none has "
+        "a window)",
+        out.metadata.source(), i,
+        windows_[static_cast<size_t>(i)] > 0 ? "sees a window" : "turns (or does not) out of turn");
+  }
+}
 
 Value SmolLM3::forward(ModelContext& context, Value tokens, Value positions) const {
   Value x = context.residual(embed(context, tokens));  // [N, E]
@@ -80,6 +95,23 @@ Value SmolLM3::forward(ModelContext& context, Value tokens, Value positions) con
 
 std::unique_ptr<Model> make_smollm3(const Json& config, std::string_view source) {
   return std::make_unique<SmolLM3>(config, source);
+}
+
+const GgufArchitecture& gguf_smollm3() {
+  static const GgufArchitecture out = {
+      .architecture = "smollm3",
+      .model_type = "smollm3",
+      .class_name = "SmolLM3ForCausalLM",
+      .outside = gguf_decoder_outside(),
+      .inside = gguf_decoder_inside(true),
+      .keys = gguf_decoder_keys(),
+      .settings =
+          R"({"hidden_act": "silu", "attention_bias": false, "mlp_bias": false, "no_rope_layer_interval": 4})",
+      .rope_theta = 2e6,
+      .write = [](const Model& model, GgufContents& out) {
+        static_cast<const SmolLM3&>(model).write_gguf(out);
+      }};
+  return out;
 }
 
 }  // namespace vertebra

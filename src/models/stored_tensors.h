@@ -1,10 +1,11 @@
-// From a Hugging Face folder's tensors to the declared parameters and back, where names or forms differ:
-// prefixes, parts of the model that are not computed, experts that lie in a tensor each. Called by
-// model_folder.
+// The tensors of a model on disk against its declared parameters: names, prefixes and forms in which a
+// Hugging Face folder has them, both ways. GGUF files are gguf_model.h's. Called by the model loader and by
+// `vertebra convert`.
 #pragma once
 
+#include <filesystem>
 #include <map>
-#include <span>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -13,15 +14,30 @@
 
 namespace vertebra {
 
+// Parameters under their declared names and in their declared shapes, one at a time, so that no more than one
+// needs to be in memory.
+class ModelTensors {
+ public:
+  virtual ~ModelTensors() = default;
+  // The type that `read` gives, without reading: of a file's own type where nothing has to be computed.
+  virtual DType dtype(const ParameterSpec& spec) const = 0;
+  virtual Tensor read(const ParameterSpec& spec) const = 0;
+};
+
+// A model on disk whose tensors were checked against the declarations.
+struct StoredModel {
+  std::unique_ptr<Model> model;
+  std::unique_ptr<ModelTensors> tensors;
+};
+
+// Throws not_found without a config.json or weights; invalid_argument / data_loss naming file and tensor for
+// a tensor that is missing, extra, of another shape or type. A tied head's own copy in the file is accepted.
+StoredModel open_model_folder(const std::filesystem::path& folder);
+
 // The declared name of a folder's tensor; empty for one that the model has no use for, by its declarations.
 std::string declared_name(const StoredNames& names, const std::string& stored);
 
-// Puts together what is declared as one and lies in several tensors, or transposed. `tensors` is by
-// declared_name; it keeps what is no part of a declaration. Throws invalid_argument naming the tensor that is
-// missing, or whose shape or type is not its neighbours'.
-void assemble(const Model& model, std::string_view source, std::map<std::string, Tensor>& tensors);
-
-// What is written for these parameters: the inverse of assemble.
-std::vector<NamedTensor> disassemble(const Model& model, std::span<const NamedTensor> parameters);
+// What a folder has for a parameter: the inverse of reading.
+std::vector<NamedTensor> stored_form(const ParameterSpec& spec, const Tensor& tensor);
 
 }  // namespace vertebra
