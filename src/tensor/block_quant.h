@@ -103,7 +103,7 @@ void dequantize(DType dtype, const void* blocks, std::span<float> values);
 
 // The inverse: whole blocks of the values, whose count is a multiple of the block's elements. Scales are
 // searched for the least squared error, of large values more than of small ones in the types of few bits. Not
-// finite values count as 0. Not for kMXFP4.
+// finite values count as 0.
 void quantize(DType dtype, std::span<const float> values, void* blocks);
 
 }  // namespace vertebra

@@ -11,6 +11,7 @@ void encode(const float* x, BlockQ4_1& out);
 void encode(const float* x, BlockQ5_0& out);
 void encode(const float* x, BlockQ5_1& out);
 void encode(const float* x, BlockIQ4_NL& out);
+void encode(const float* x, BlockMXFP4& out);
 void encode(const float* x, BlockQ2_K& out);
 void encode(const float* x, BlockQ3_K& out);
 void encode(const float* x, BlockQ4_K& out);

@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <array>
+#include <cmath>
 #include <filesystem>
 #include <functional>
 #include <map>
@@ -361,6 +362,50 @@ TEST_F(ModelFolder, WhatIsWrittenIsReadBackTheSame) {
     EXPECT_EQ(again.model->config().at("eos_token_id"), 5);
     EXPECT_EQ(read_json_file(copy / "generation_config.json").at("eos_token_id"), 5);
   }
+}
+
+// gpt-oss on the hub: 4-bit values, neighbours in a byte, and a power of two for every 32.
+TEST_F(ModelFolder, MicroscaledExpertsAreReadAsTheyLie) {
+  fresh("gpt_oss");
+  change_config([](Json& config) {
+    config["hidden_size"] = 64;
+    config["intermediate_size"] = 32;
+  });
+  const auto model = make_model(read_json_file(folder_ / "config.json"), "test");
+  std::vector<NamedTensor> tensors;
+  std::map<std::string, Tensor> wanted;  // as [X, out, in]
+  for (const ParameterSpec& spec : model->parameters()) {
+    if (spec.shape.rank() < 3) {
+      tensors.push_back({spec.name, initial_value(spec, 3)});
+      continue;
+    }
+    const int64_t X = spec.shape[0], rows = spec.shape[1], blocks = spec.shape[2] / 32;
+    Tensor values(DType::kU8, {X, rows, blocks, 16}), scales(DType::kU8, {X, rows, blocks});
+    Tensor out(DType::kF32, spec.shape);
+    constexpr double kValues[] = {0, 0.5, 1, 1.5, 2, 3, 4, 6, -0.0, -0.5, -1, -1.5, -2, -3, -4, -6};
+    for (int64_t i = 0; i < scales.elements(); ++i) scales.set(i, static_cast<double>(117 + i % 5));
+    for (int64_t i = 0; i < values.elements(); ++i) {
+      const int64_t byte = (37 * i + 11) % 256;
+      values.set(i, static_cast<double>(byte));
+      const double scale = std::ldexp(1.0, static_cast<int>(scales.at(i / 16)) - 127);
+      out.set(2 * i, kValues[byte % 16] * scale);
+      out.set(2 * i + 1, kValues[byte / 16] * scale);
+    }
+    tensors.push_back({spec.name + "_blocks", values});
+    tensors.push_back({spec.name + "_scales", scales});
+    wanted[spec.name] = out;
+  }
+  write_safetensors(folder_ / "model.safetensors", tensors);
+  for (const auto& [name, tensor] : read_model_folder(folder_).parameters) {
+    if (!wanted.contains(name)) continue;
+    for (int64_t i = 0; i < tensor.elements(); ++i)
+      ASSERT_EQ(tensor.at(i), wanted[name].at(i)) << name << " " << i;
+  }
+  for (const auto& [name, tensor] : read_model(folder_, WeightForm::kStored).parameters)
+    EXPECT_EQ(tensor.dtype(), wanted.contains(name) ? DType::kMXFP4 : DType::kF32) << name;
+  tensors.back().tensor = Tensor::zeros({DType::kU8, {1, 2, 3}});
+  write_safetensors(folder_ / "model.safetensors", tensors);
+  expect_refused({tensors.back().name, "[1, 2, 3]"});
 }
 
 }  // namespace

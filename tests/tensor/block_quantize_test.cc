@@ -79,7 +79,21 @@ INSTANTIATE_TEST_SUITE_P(Types, Quantizer,
                                            Bound{DType::kQ5_1, 0.0342}, Bound{DType::kQ2_K, 0.2753},
                                            Bound{DType::kQ3_K, 0.1545}, Bound{DType::kQ4_K, 0.0716},
                                            Bound{DType::kQ5_K, 0.0355}, Bound{DType::kQ6_K, 0.0179},
-                                           Bound{DType::kIQ4_NL, 0.0744}));
+                                           Bound{DType::kIQ4_NL, 0.0744}, Bound{DType::kMXFP4, 0.1132}));
+
+// What the values of a block are is found again, signs and the order in its bytes too.
+TEST(QuantizeMicroscaled, ValuesOfTheFormatStay) {
+  std::vector<float> values(32);
+  for (size_t j = 0; j < 32; ++j)
+    values[j] = std::ldexp(static_cast<float>(kE2M1Twice[(5 * j + 3) % 16]), -11);
+  EXPECT_EQ(round_trip(DType::kMXFP4, values), values);
+  BlockMXFP4 block{};
+  quantize(DType::kMXFP4, values, &block);
+  EXPECT_EQ(block.e, 127 - 10);    // 6 is the largest, times 2^-10
+  EXPECT_EQ(block.qs[1] & 15, 0);  // -0 is 0
+  EXPECT_EQ(block.qs[2] & 15, 13);
+  EXPECT_EQ(block.qs[2] >> 4, (5 * 18 + 3) % 16);
+}
 
 TEST(Convert, RefusesRowsThatAreNoWholeBlocks) {
   EXPECT_THROW(convert(Tensor::zeros({DType::kF32, {4, 48}}), DType::kQ8_0), Error);
