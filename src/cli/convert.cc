@@ -1,5 +1,5 @@
 // vertebra convert SRC DST: models between Hugging Face folders and GGUF files, quantizing on the way. DST is
-// a GGUF file when its name ends in .gguf, else a folder.
+// a GGUF file when its name ends in .gguf, else a folder. --report measures what was lost.
 #include "tensor/convert.h"
 
 #include <fmt/format.h>
@@ -11,9 +11,12 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/interrupt.h"
+#include "base/manifest.h"
 #include "base/progress.h"
+#include "base/sha256.h"
 #include "cli/command.h"
 #include "cli/model_argument.h"
+#include "cli/quality_report.h"
 #include "engine/gguf_text.h"
 #include "formats/safetensors.h"
 #include "models/gguf_model.h"
@@ -33,8 +36,7 @@ struct Source {
   std::optional<GgufMetadata> metadata;  // of a GGUF file
 };
 
-Source open_source(const fs::path& given) {
-  const fs::path path = find_model(model_argument(given.string()));
+Source open_source(const fs::path& path) {
   if (!is_gguf_file(path))
     return {path, read_json_file(path / "config.json"), open_model_folder(path), read_model_text(path),
             std::nullopt};
@@ -52,8 +54,12 @@ void copy_metadata(const GgufMetadata& from, GgufMetadata& to) {
 
 class Converter {
  public:
-  Converter(Source source, fs::path path, std::optional<Quantization> wanted)
-      : source_(std::move(source)), path_(std::move(path)), wanted_(wanted) {}
+  // `certificate`: of a folder that is written, without its files.
+  Converter(Source source, fs::path path, std::optional<Quantization> wanted, Manifest certificate)
+      : source_(std::move(source)),
+        path_(std::move(path)),
+        wanted_(wanted),
+        certificate_(std::move(certificate)) {}
 
   // Returns bytes of tensors by their type.
   std::map<std::string, uint64_t> run() {
@@ -139,6 +145,7 @@ class Converter {
                                                               : "bfloat16";
     write_json_file(folder.path() / "config.json", config);
     write_text(folder.path());
+    write_manifest(folder.path(), certificate_);
     folder.commit();
   }
 
@@ -225,8 +232,41 @@ class Converter {
   Source source_;
   fs::path path_;
   std::optional<Quantization> wanted_;
+  Manifest certificate_;
   std::map<std::string, uint64_t> bytes_;
 };
+
+// What the result is made of. A folder without a manifest is known by its files.
+Manifest certificate_of(const fs::path& source, const std::string& quantization) {
+  Manifest out;
+  out.kind = "model";
+  out.recipe["convert"] = {{"source", source.string()},
+                           {"quantize", quantization.empty() ? "as it is" : quantization}};
+  if (!fs::is_directory(source)) {
+    out.inputs[source.filename().string()] = sha256_file(source);
+  } else if (const auto digest = manifest_digest(source)) {
+    out.inputs["manifest.json"] = *digest;
+  } else {
+    for (const auto& entry : fs::directory_iterator(source)) {
+      if (entry.is_regular_file()) out.inputs[entry.path().filename().string()] = sha256_file(entry.path());
+    }
+  }
+  return out;
+}
+
+// Into the folder's manifest; beside a GGUF file, which has no folder of its own.
+void record(const fs::path& destination, Manifest certificate, const QualityReport& report) {
+  if (fs::is_directory(destination)) {
+    certificate = read_manifest(destination);
+  } else {
+    certificate.files[destination.filename().string()] = {sha256_file(destination),
+                                                          fs::file_size(destination)};
+  }
+  certificate.results["quality"] = report.to_json();
+  fs::path path = destination / "manifest.json";
+  if (!fs::is_directory(destination)) (path = destination) += ".manifest.json";
+  write_json_file(path, certificate.to_json());
+}
 
 class ConvertCommand final : public Command {
  public:
@@ -243,6 +283,11 @@ class ConvertCommand final : public Command {
         "Type of the matrices: f32, f16, bf16; in GGUF also q8_0, q4_0, q4_1, q5_0, q5_1, q2_k, q3_k, q4_k, "
         "q5_k, q6_k, iq4_nl, mxfp4, or a mix as llama.cpp has it: q2_k_s, q2_k_m, q3_k_s, q3_k_m, q3_k_l, "
         "q4_k_s, q4_k_m, q5_k_s, q5_k_m, mxfp4_moe (default: as they are)");
+    report_ = app.add_option(
+                     "--report", text_,
+                     "Measure what was lost, on this text file (default: a text that comes with the program)")
+                  ->expected(0, 1)
+                  ->type_name("[TEXTFILE]");
   }
 
   int run(const GlobalOptions& global) override {
@@ -251,19 +296,32 @@ class ConvertCommand final : public Command {
     if (!quantization_.empty()) wanted = Quantization::from_name(quantization_);
     std::error_code none;
     require(!fs::equivalent(source_, destination_, none), "'{}' would be written over itself", source_);
-    const auto bytes = Converter(open_source(source_), destination_, wanted).run();
-    if (global.json) {
-      print_json({{"source", source_}, {"destination", destination_}, {"bytes", Json(bytes)}});
-      return kDone;
+    const fs::path path = find_model(model_argument(source_));
+    const bool reports = report_->count() > 0, to_folder = fs::path(destination_).extension() != ".gguf";
+    Manifest certificate;
+    if (reports || to_folder) certificate = certificate_of(path, quantization_);
+    const auto bytes = Converter(open_source(path), destination_, wanted, certificate).run();
+    Json out = {{"source", source_}, {"destination", destination_}, {"bytes", Json(bytes)}};
+    if (!global.json) print(bytes);
+    if (reports) {
+      const QualityReport report = measure_quality(global, path, destination_, text_);
+      record(destination_, std::move(certificate), report);
+      if (!global.json) report.print();
+      out["quality"] = report.to_json();
     }
-    fmt::print("{}", destination_);
-    for (const auto& [dtype, size] : bytes) fmt::print("  {} {}", dtype, format_bytes(size));
-    fmt::print("\n");
+    if (global.json) print_json(out);
     return kDone;
   }
 
  private:
-  std::string source_, destination_, quantization_;
+  void print(const std::map<std::string, uint64_t>& bytes) const {
+    fmt::print("{}", destination_);
+    for (const auto& [dtype, size] : bytes) fmt::print("  {} {}", dtype, format_bytes(size));
+    fmt::print("\n");
+  }
+
+  std::string source_, destination_, quantization_, text_;
+  CLI::Option* report_ = nullptr;
 };
 
 }  // namespace

@@ -1,9 +1,12 @@
-// vertebra eval MODEL: scores on tasks (JSONL) and the loss of text files.
+// vertebra eval MODEL: scores on tasks (JSONL), the loss of text files, and what was lost against another
+// model.
 #include <fmt/format.h>
 
+#include "base/error.h"
 #include "base/file.h"
 #include "cli/command.h"
 #include "cli/model_argument.h"
+#include "cli/quality_report.h"
 #include "eval/task.h"
 
 namespace vertebra::cli {
@@ -13,14 +16,19 @@ class EvalCommand final : public Command {
  public:
   const char* name() const override { return "eval"; }
   const char* description() const override {
-    return "Score a model: tasks as JSONL, perplexity and bits per byte of text files";
+    return "Score a model: tasks as JSONL, perplexity and bits per byte of text files, and what it lost "
+           "against "
+           "the model that it was made from";
   }
 
   void add_options(CLI::App& app) override {
     app.add_option("model", model_, "A model folder, a GGUF file, or a run folder")->required();
     app.add_option("--task", tasks_, "A task (.jsonl) or a text file; may be given several times")
-        ->required()
         ->allow_extra_args(false);
+    app.add_option(
+        "--against", reference_,
+        "A model that this one was made from: perplexity of both, KL divergence, agreement, sizes; on the "
+        "text files, or a text that comes with the program");
     app.add_option("--limit", limit_, "Only the first questions of each task")
         ->check(CLI::Range(int64_t{1}, int64_t{1} << 40));
     app.add_option("--max-tokens", options_.max_tokens, "Longest generated answer")->capture_default_str();
@@ -29,6 +37,9 @@ class EvalCommand final : public Command {
   }
 
   int run(const GlobalOptions& global) override {
+    require(!tasks_.empty() || !reference_.empty(),
+            "--task FILE or --against MODEL was wanted: what is to be measured");
+    if (!reference_.empty()) return compare(global);
     EngineOptions engine;
     engine.max_requests = 32;
     Backend& backend = open_backend(global);
@@ -44,6 +55,22 @@ class EvalCommand final : public Command {
   }
 
  private:
+  int compare(const GlobalOptions& global) const {
+    std::vector<std::string> texts = tasks_;
+    if (texts.empty()) texts.emplace_back();  // the program's own
+    for (const std::string& text : texts) {
+      require(!text.ends_with(".jsonl"), "'{}' is a task; --against compares models on text files", text);
+      const QualityReport report =
+          measure_quality(global, model_argument(reference_), model_argument(model_), text);
+      if (global.json) {
+        print_json(report.to_json());
+      } else {
+        report.print();
+      }
+    }
+    return kDone;
+  }
+
   static void print(const GlobalOptions& global, const TaskResult& result) {
     if (global.json) return print_json(result.to_json());
     fmt::print("{}: {:.1f} % ({} of {})\n", result.name, 100 * result.score(), result.right,
@@ -65,7 +92,7 @@ class EvalCommand final : public Command {
                loss.perplexity, loss.bits_per_byte, loss.loss, loss.tokens);
   }
 
-  std::string model_;
+  std::string model_, reference_;
   std::vector<std::string> tasks_;
   int64_t limit_ = 0;
   TaskOptions options_;
