@@ -29,7 +29,8 @@ class EvalCommand final : public Command {
         "--against", reference_,
         "A model that this one was made from: perplexity of both, KL divergence, agreement, sizes; on the "
         "text files, or a text that comes with the program");
-    app.add_option("--limit", limit_, "Only the first questions of each task")
+    app.add_option("--limit", limit_,
+                   "Only the first questions of each task; with --against, windows of each text")
         ->check(CLI::Range(int64_t{1}, int64_t{1} << 40));
     app.add_option("--max-tokens", options_.max_tokens, "Longest generated answer")->capture_default_str();
     app.add_flag("!--no-chat", options_.use_chat_template,
@@ -61,7 +62,7 @@ class EvalCommand final : public Command {
     for (const std::string& text : texts) {
       require(!text.ends_with(".jsonl"), "'{}' is a task; --against compares models on text files", text);
       const QualityReport report =
-          measure_quality(global, model_argument(reference_), model_argument(model_), text);
+          measure_quality(global, model_argument(reference_), model_argument(model_), text, limit_);
       if (global.json) {
         print_json(report.to_json());
       } else {

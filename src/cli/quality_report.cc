@@ -76,7 +76,7 @@ void QualityReport::print() const {
 }
 
 QualityReport measure_quality(const GlobalOptions& global, const fs::path& reference, const fs::path& model,
-                              const std::string& text) {
+                              const std::string& text, int64_t windows) {
   QualityReport out;
   out.reference_name = reference.string();
   out.model_name = model.string();
@@ -89,7 +89,9 @@ QualityReport measure_quality(const GlobalOptions& global, const fs::path& refer
   out.sizes = weight_sizes(model_path);
   const Assistant first(backend, reference_path, smallest_engine(), form);
   const Assistant second(backend, model_path, smallest_engine(), form);
-  out.quality = compare_models(backend, first, second, content);
+  QualityOptions options;
+  options.windows = windows;
+  out.quality = compare_models(backend, first, second, content, options);
   return out;
 }
 

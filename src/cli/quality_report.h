@@ -20,7 +20,9 @@ struct QualityReport {
 };
 
 // Opens both models on the device of `global`. `text`: a file; empty: the text that comes with the program.
+// `windows`: of it, at most; 0: all.
 QualityReport measure_quality(const GlobalOptions& global, const std::filesystem::path& reference,
-                              const std::filesystem::path& model, const std::string& text);
+                              const std::filesystem::path& model, const std::string& text,
+                              int64_t windows = 0);
 
 }  // namespace vertebra::cli

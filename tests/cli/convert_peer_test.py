@@ -1,10 +1,12 @@
 """A real model through vertebra convert, to a folder and back to GGUF: llama.cpp continues a text with our files as we
-do, and we open what llama.cpp quantized.
+do, and we open what llama.cpp quantized. What a quantization costs is what llama-perplexity says.
 
 Started by ctest: convert_peer_test.py PROGRAM. Exit code 77 is ctest's sign for skipped. Needs tools/peers/llama-cpp
 run once, and VERTEBRA_TEST_GGUF: a GGUF file of a small model with byte-level BPE (SmolLM2-135M-Instruct)."""
+import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 import tempfile
@@ -18,6 +20,34 @@ def run(*command):
     done = subprocess.run([str(each) for each in command], capture_output=True, text=True, stdin=subprocess.DEVNULL)
     assert done.returncode == 0, f"{command}: {done.stderr[-2000:]}"
     return done.stdout
+
+
+TEXT = ROOT / "docs" / "tour.md"
+WINDOWS = "2"  # of 512 tokens
+
+
+def check_quality(program, peer, folder):
+    """What eval --against says of a quantized file, against llama-perplexity on the same windows."""
+    program_json = run(program, "eval", folder / "q4_k_m.gguf", "--against", folder / "f32.gguf", "--task", TEXT,
+                       "--limit", WINDOWS, "--json")
+    ours = json.loads(program_json)
+    base = folder / "logits"
+    common = ["-f", TEXT, "-c", "512", "-b", "512", "--chunks", WINDOWS, "-t", "2", "--kl-divergence-base", base]
+    run(peer / "llama-perplexity", "-m", folder / "f32.gguf", *common)
+    said = run(peer / "llama-perplexity", "-m", folder / "q4_k_m.gguf", *common, "--kl-divergence")
+
+    def theirs(label):
+        return float(re.search(re.escape(label) + r"\s*:\s*([-0-9.]+)", said).group(1))
+
+    assert ours["tokens"] == 2 * 255, ours["tokens"]
+    for found, wanted, within in (
+            (ours["perplexity"]["model"], theirs("Mean PPL(Q)"), 0.01),
+            (ours["perplexity"]["reference"], theirs("Mean PPL(base)"), 0.01),
+            (ours["kl_divergence"]["mean"], theirs("Mean    KLD"), 0.05),
+            (ours["kl_divergence"]["p99"], theirs("99.0%   KLD"), 0.15),
+            (100 * ours["same_top_token"]["mean"], theirs("Same top p"), 0.03)):
+        assert abs(found - wanted) <= within * wanted, (found, wanted, ours, said[-3000:])
+        print(f"quality: {found:.6g}, llama-perplexity says {wanted:.6g}")
 
 
 def main():
@@ -50,6 +80,8 @@ def main():
             run(program, "convert", folder / "hf", folder / f"{kind}.gguf", "--quantize", kind)
             text = theirs(folder / f"{kind}.gguf")
             assert "Paris" in text and "Paris" in ours(folder / f"{kind}.gguf"), (kind, text)
+        if (peer / "llama-perplexity").is_file():
+            check_quality(program, peer, folder)
 
 
 main()
