@@ -4,7 +4,7 @@
 
 #include <gtest/gtest.h>
 
-#include <fstream>
+#include <atomic>
 #include <thread>
 
 #include "base/error.h"
@@ -319,6 +319,19 @@ TEST_F(PullTest, WhatCannotBeReadIsNotTaken) {
 TEST_F(PullTest, ADiskTooSmallIsFoundOutBefore) {
   expect_error("huge/m", Code::kResourceExhausted, "8.0 TiB more are needed");
   EXPECT_TRUE(requests_for("/resolve/").empty());
+}
+
+TEST_F(PullTest, AFullDiskIsAnErrorAndWhatHasComeIsKept) {
+  std::atomic<uint64_t> room{1'000'000};
+  set_write_hook_for_testing([&](const fs::path& path, size_t size) {
+    if (path.extension() != ".part") return;
+    require(size <= room, Code::kResourceExhausted, "'{}': the disk is full", path.string());
+    room -= size;
+  });
+  expect_error("plain/m", Code::kResourceExhausted, "the disk is full");
+  set_write_hook_for_testing({});
+  EXPECT_GT(fs::file_size(options_.cache / "plain--m" / kCommit / "model.safetensors.part"), 0U);
+  expect_whole(pull_model("plain/m"));
 }
 
 TEST_F(PullTest, AnInterruptKeepsWhatHasCome) {
