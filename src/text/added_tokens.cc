@@ -35,7 +35,9 @@ AddedTokens::AddedTokens(std::vector<AddedToken> tokens, const Normalizer& norma
     require(index_of_content_.try_emplace(token.content, i).second, "{}: the added token '{}' appears twice",
             source, token.content);
     if (token.normalized) {
-      normalized_.add(normalizer.apply(token.content), i);
+      std::string content = normalizer.apply(token.content);
+      normalized_.add(content, i);
+      if (content != token.content) normalized_content_.emplace(token.id, std::move(content));
     } else {
       raw_.add(token.content, i);
     }
@@ -45,6 +47,11 @@ AddedTokens::AddedTokens(std::vector<AddedToken> tokens, const Normalizer& norma
 const AddedToken* AddedTokens::find_id(int32_t id) const {
   const auto it = index_of_id_.find(id);
   return it == index_of_id_.end() ? nullptr : &tokens_[it->second];
+}
+
+std::string_view AddedTokens::normalized_content(const AddedToken& token) const {
+  const auto it = normalized_content_.find(token.id);
+  return it == normalized_content_.end() ? token.content : it->second;
 }
 
 const AddedToken* AddedTokens::find_content(std::string_view content) const {

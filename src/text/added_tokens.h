@@ -33,6 +33,8 @@ class AddedTokens {
 
   const std::vector<AddedToken>& tokens() const { return tokens_; }
   const AddedToken* find_id(int32_t id) const;
+  // What the token is in text that was normalized, or its content where it is looked for as it is.
+  std::string_view normalized_content(const AddedToken& token) const;
   const AddedToken* find_content(std::string_view content) const;
 
   // Calls part(token, text) for every stretch of `text`, left to right: token is null for ordinary
@@ -45,6 +47,7 @@ class AddedTokens {
   std::vector<AddedToken> tokens_;
   std::unordered_map<int32_t, size_t> index_of_id_;
   std::unordered_map<std::string, size_t> index_of_content_;
+  std::unordered_map<int32_t, std::string> normalized_content_;  // where it differs
   TokenMatcher raw_, normalized_;
 };
 

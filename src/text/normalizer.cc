@@ -107,11 +107,30 @@ struct CharMap : Normalizer::Step {
   }
 };
 
+// Lower case that Unicode 16 and 17 brought: the library that defines the format knows it, utf8proc may not.
+struct CaseRange {
+  char32_t first, last;
+  int32_t distance;
+};
+constexpr CaseRange kNewLowerCase[] = {
+    {0x1C89, 0x1C89, 1},    {0xA7CB, 0xA7CB, -42343}, {0xA7CC, 0xA7CC, 1}, {0xA7CE, 0xA7CE, 1},
+    {0xA7D2, 0xA7D2, 1},    {0xA7D4, 0xA7D4, 1},      {0xA7DA, 0xA7DA, 1}, {0xA7DC, 0xA7DC, -42561},
+    {0x10D50, 0x10D65, 32}, {0x16EA0, 0x16EB8, 27}};
+
+char32_t lower_case(char32_t c) {
+  if (c >= kNewLowerCase[0].first) {
+    for (const CaseRange& range : kNewLowerCase) {
+      if (c >= range.first && c <= range.last) return c + static_cast<char32_t>(range.distance);
+    }
+  }
+  return static_cast<char32_t>(utf8proc_tolower(static_cast<utf8proc_int32_t>(c)));
+}
+
 void append_lower(std::string& out, char32_t c) {
   if (c == 0x130) {  // the one character whose lower case is two
     out += "i\xCC\x87";
   } else {
-    append_utf8(out, static_cast<char32_t>(utf8proc_tolower(static_cast<utf8proc_int32_t>(c))));
+    append_utf8(out, lower_case(c));
   }
 }
 
@@ -196,9 +215,11 @@ bool is_chinese(char32_t c) {
 // Without control characters, every space a plain one.
 struct BertClean final : CharMap {
   void map(std::string& out, char32_t c) const override {
-    if (c == '\t' || c == '\n' || c == '\r' || char_class(c) == CharClass::kSpace) {
+    const bool is_plain_space = c == '\t' || c == '\n' || c == '\r';
+    if (c == 0 || c == 0xFFFD || (!is_plain_space && is_control(c))) return;
+    if (is_plain_space || char_class(c) == CharClass::kSpace) {
       out += ' ';
-    } else if (c != 0 && c != 0xFFFD && !is_control(c)) {
+    } else {
       append_utf8(out, c);
     }
   }

@@ -44,10 +44,11 @@ std::string additions_to(std::string_view name) {
 }
 
 // Rewrites a pattern so that PCRE2 classifies as the engines it was written for: they know Unicode 16,
-// where the system's PCRE2 may know 14; and its \s also takes U+180E, which is not White_Space.
+// where the system's PCRE2 may know 14; its \s also takes U+180E, which is not White_Space; and a class
+// inside of a class adds its members there, where PCRE2 sees a '['.
 class PatternRewriter {
  public:
-  explicit PatternRewriter(std::string_view pattern) : pattern_(pattern) {}
+  PatternRewriter(std::string_view pattern, std::string_view source) : pattern_(pattern), source_(source) {}
 
   std::string run() {
     while (at_ < pattern_.size()) {
@@ -63,6 +64,7 @@ class PatternRewriter {
         at_ += size;
         continue;
       }
+      if (in_class_ && nested_class(c)) continue;
       if (in_class_ && c == ']' && at_ > class_begin_) {
         in_class_ = false;
       } else if (!in_class_ && c == '[') {
@@ -77,6 +79,21 @@ class PatternRewriter {
   }
 
  private:
+  // True where `c` opened or closed a class inside of the class.
+  bool nested_class(char c) {
+    const std::string_view rest = pattern_.substr(at_);
+    require(!rest.starts_with("[^") && !rest.starts_with("&&"), Code::kUnimplemented,
+            "{}: regular expression '{}': a negated class inside of a class, and intersections (&&), are not "
+            "supported",
+            source_, pattern_);
+    const bool opens = c == '[' && at_ >= class_begin_;
+    const bool closes = c == ']' && depth_ > 0;
+    if (!opens && !closes) return false;
+    depth_ += opens ? 1 : -1;
+    ++at_;
+    return true;
+  }
+
   void escape() {
     const char kind = pattern_[at_ + 1];
     if (kind == 's' || kind == 'S') {
@@ -101,8 +118,10 @@ class PatternRewriter {
   }
 
   std::string_view pattern_;
+  std::string_view source_;
   std::string out_;
   size_t at_ = 0, class_begin_ = 0;
+  int depth_ = 0;  // of classes inside of the class
   bool in_class_ = false;
 };
 
@@ -142,7 +161,7 @@ struct Regex::Code {
 Regex::Regex(const std::string& pattern, std::string_view source) : pattern_(pattern) {
   require(pattern.size() <= kMaxPatternBytes, "{}: a regular expression of {} bytes; at most {} are accepted",
           source, pattern.size(), kMaxPatternBytes);
-  const std::string rewritten = PatternRewriter(pattern).run();
+  const std::string rewritten = PatternRewriter(pattern, source).run();
   int error = 0;
   PCRE2_SIZE offset = 0;
   pcre2_code* code = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(rewritten.data()), rewritten.size(),

@@ -137,23 +137,26 @@ void fill_tables(TokenizerParts& parts, const std::string& source) {
     require(parts.bytes.size() < ~uint32_t{0}, "{}: the tokens have more than 4 GiB of text", source);
     parts.byte_offsets.push_back(static_cast<uint32_t>(parts.bytes.size()));
     const AddedToken* added = parts.added.find_id(static_cast<int32_t>(id));
-    const std::string* spelling = added != nullptr                            ? &added->content
-                                  : id < tokens.size() && !tokens[id].empty() ? &tokens[id]
-                                                                              : nullptr;
-    if (spelling == nullptr) continue;
+    std::string_view spelling;
+    if (added != nullptr) {
+      spelling = parts.added.normalized_content(*added);
+    } else if (id < tokens.size()) {
+      spelling = tokens[id];
+    }
+    if (added == nullptr && spelling.empty()) continue;
     parts.is_token[id] = 1;
     parts.is_special[id] = added != nullptr && added->special ? 1 : 0;
     if (added != nullptr && parts.decoder.keeps_added()) {
-      parts.bytes += *spelling;
+      parts.bytes += spelling;
       continue;
     }
-    Decoder::Text text = parts.decoder.text(*spelling, false);
+    Decoder::Text text = parts.decoder.text(spelling, false);
     parts.bytes += text.bytes;
     if (text.space_after) {
       parts.space_after.resize(size);
       parts.space_after[id] = 1;
     }
-    if (first_differs) parts.first_bytes[id] = parts.decoder.text(*spelling, true).bytes;
+    if (first_differs) parts.first_bytes[id] = parts.decoder.text(spelling, true).bytes;
   }
   parts.byte_offsets.push_back(static_cast<uint32_t>(parts.bytes.size()));
 }
