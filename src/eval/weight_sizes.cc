@@ -36,11 +36,11 @@ std::string WeightSize::type_names() const {
   return out;
 }
 
-void WeightSize::add(const Tensor& tensor) {
+void WeightSize::add(const TensorType& type) {
   ++tensors;
-  weights += tensor.shape().elements();
-  size_bytes += tensor.size_bytes();
-  ++types[std::string(dtype_name(tensor.dtype()))];
+  weights += type.shape.elements();
+  size_bytes += type.size_bytes();
+  ++types[std::string(dtype_name(type.dtype))];
 }
 
 Json WeightSizes::to_json() const {
@@ -58,15 +58,17 @@ Json WeightSizes::to_json() const {
 
 WeightSizes weight_sizes(const std::filesystem::path& path) {
   WeightSizes out;
-  const auto add = [&](const std::string& name, const Tensor& tensor) {
-    out.kinds[tensor_kind(name)].add(tensor);
-    out.total.add(tensor);
+  const auto add = [&](const std::string& name, const TensorType& type) {
+    out.kinds[tensor_kind(name)].add(type);
+    out.total.add(type);
   };
   if (is_gguf_file(path)) {
-    for (const auto& [name, tensor] : read_gguf_model(GgufFile(path)).tensors) add(name, tensor);
+    const StoredModel stored = open_gguf_model(std::make_shared<const GgufFile>(path));
+    for (const ParameterSpec& spec : stored.model->parameters())
+      add(spec.name, {stored.tensors->dtype(spec), spec.shape});
   } else {
     const SafetensorsModel weights = SafetensorsModel::open(path);
-    for (const std::string& name : weights.names()) add(name, weights.read(name));
+    for (const std::string& name : weights.names()) add(name, weights.read(name).type());
   }
   return out;
 }

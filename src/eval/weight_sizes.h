@@ -20,7 +20,7 @@ struct WeightSize {
   double bits_per_weight() const;
   // The types, the most frequent first: "q4_k+q6_k".
   std::string type_names() const;
-  void add(const Tensor& tensor);
+  void add(const TensorType& type);
 };
 
 struct WeightSizes {
