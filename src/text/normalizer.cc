@@ -62,7 +62,7 @@ struct NormalForm final : Normalizer::Step {
       size_t from = 0;
       for (size_t at = 0; at < run.size();) {
         const Utf8Char c = decode_utf8(run.data() + at, run.data() + run.size());
-        if (unknown_to_reference(c.code_point, ReferenceGap::kNormalForms)) {
+        if (reference_has(c.code_point, ReferenceKind::kNotNormalized)) {
           map_run(run.substr(from, at - from), out);
           out.append(run, at, static_cast<size_t>(c.length));
           from = at + static_cast<size_t>(c.length);
@@ -140,8 +140,7 @@ struct Lowercase final : CharMap {
 
 struct StripAccents final : CharMap {
   void map(std::string& out, char32_t c) const override {
-    if (char_class(c) != CharClass::kMark || unknown_to_reference(c, ReferenceGap::kMarks))
-      append_utf8(out, c);
+    if (!reference_has(c, ReferenceKind::kMark)) append_utf8(out, c);
   }
 };
 
@@ -194,15 +193,7 @@ struct Strip final : Normalizer::Step {
 };
 
 bool is_control(char32_t c) {
-  switch (utf8proc_category(static_cast<utf8proc_int32_t>(c))) {
-    case UTF8PROC_CATEGORY_CC:
-    case UTF8PROC_CATEGORY_CO:
-      return true;
-    case UTF8PROC_CATEGORY_CF:
-      return !unknown_to_reference(c, ReferenceGap::kControl);
-    default:
-      return false;
-  }
+  return c < 0x80 ? c < 0x20 || c == 0x7F : reference_has(c, ReferenceKind::kControl);
 }
 
 // The blocks that BERT sets apart as words of one character each.
@@ -237,10 +228,7 @@ struct BertChinese final : CharMap {
 // Drops non-spacing marks of decomposed text.
 struct DropMarks final : CharMap {
   void map(std::string& out, char32_t c) const override {
-    if (utf8proc_category(static_cast<utf8proc_int32_t>(c)) != UTF8PROC_CATEGORY_MN ||
-        unknown_to_reference(c, ReferenceGap::kNonspacingMarks)) {
-      append_utf8(out, c);
-    }
+    if (!reference_has(c, ReferenceKind::kNonspacingMark)) append_utf8(out, c);
   }
 };
 

@@ -1,8 +1,6 @@
 // Steps run one after the other, each over the pieces of the one before; see pretokenizer.h.
 #include "text/pretokenizer.h"
 
-#include <utf8proc.h>
-
 #include "base/error.h"
 #include "text/byte_level.h"
 #include "text/unicode.h"
@@ -23,9 +21,7 @@ bool is_punctuation(char32_t c) {
   if (c < 0x80)
     return (c >= 0x21 && c <= 0x2F) || (c >= 0x3A && c <= 0x40) || (c >= 0x5B && c <= 0x60) ||
            (c >= 0x7B && c <= 0x7E);
-  const utf8proc_category_t category = utf8proc_category(static_cast<utf8proc_int32_t>(c));
-  return category >= UTF8PROC_CATEGORY_PC && category <= UTF8PROC_CATEGORY_PO &&
-         !unknown_to_reference(c, ReferenceGap::kPunctuation);
+  return reference_has(c, ReferenceKind::kPunctuation);
 }
 
 Json byte_level_section(bool use_regex) {

@@ -159,6 +159,12 @@ bool is_word_char(char32_t c) {
       (c >= 0x1F170 && c <= 0x1F189)) {
     return true;
   }
+  // Digits that Unicode 15 and 16 brought, which utf8proc may not know.
+  static constexpr char32_t kNewDigits[] = {0x10D40, 0x116D0, 0x116DA, 0x11BF0, 0x11DE0,
+                                            0x11F50, 0x16D70, 0x1CCF0, 0x1E4F0, 0x1E5F1};
+  for (const char32_t zero : kNewDigits) {
+    if (c >= zero && c < zero + 10) return true;
+  }
   const utf8proc_category_t category = utf8proc_category(static_cast<utf8proc_int32_t>(c));
   return category == UTF8PROC_CATEGORY_ND || category == UTF8PROC_CATEGORY_NL ||
          category == UTF8PROC_CATEGORY_PC;

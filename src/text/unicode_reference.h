@@ -1,13 +1,18 @@
-// What the library that defines tokenizer.json does not know about newer characters: ids are equal to its ids
-// only where we do not know it either. Called by the normalizer and the pre-tokenizer.
+// What the library that defines tokenizer.json takes for marks, punctuation and control characters: its
+// Unicode is older than ours, and ids are equal to its ids only where we see what it sees. Above U+007F only.
+// Called by the normalizer and the pre-tokenizer.
 #pragma once
 
 namespace vertebra {
 
-enum class ReferenceGap { kNormalForms, kNonspacingMarks, kMarks, kPunctuation, kControl };
+enum class ReferenceKind {
+  kControl,
+  kMark,
+  kNonspacingMark,
+  kNotNormalized,  // stays as it is in normal forms, though Unicode 16 decomposes or reorders it
+  kPunctuation,
+};
 
-// True where the library does not decompose or reorder the character, or does not see the mark, the
-// punctuation or the control character that it is.
-bool unknown_to_reference(char32_t code_point, ReferenceGap gap);
+bool reference_has(char32_t code_point, ReferenceKind kind);
 
 }  // namespace vertebra
