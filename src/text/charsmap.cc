@@ -1,6 +1,8 @@
 // Every index of a walk is checked: the array comes from a stranger's file. See charsmap.h.
 #include "text/charsmap.h"
 
+#include <algorithm>
+
 #include "base/error.h"
 
 namespace vertebra {
@@ -13,6 +15,10 @@ uint32_t read_u32(std::string_view bytes, size_t at) {
   for (int i = 3; i >= 0; --i) value = value << 8 | static_cast<unsigned char>(bytes[at + i]);
   return value;
 }
+
+// Unicode's own maps replace at most 12 bytes, by at most 33. A stranger's map may hold circles, which every
+// place in a text would walk to its end, and replacements that make gigabytes of it.
+constexpr size_t kMaxPrefixBytes = 128, kMaxReplacementBytes = 256;
 
 // The fields of a unit: the label of the edge into it, whether a value hangs on it, the offset of its
 // children.
@@ -38,7 +44,8 @@ Charsmap::Charsmap(std::string_view blob, const std::string& source) {
 template <class OnMatch>
 void Charsmap::walk(std::string_view text, OnMatch on_match) const {
   size_t node = offset(units_[0]);
-  for (size_t at = 0; at < text.size(); ++at) {
+  const size_t end = std::min(text.size(), kMaxPrefixBytes);
+  for (size_t at = 0; at < end; ++at) {
     const auto byte = static_cast<unsigned char>(text[at]);
     if (byte == 0) return;
     node ^= byte;
@@ -52,8 +59,10 @@ void Charsmap::walk(std::string_view text, OnMatch on_match) const {
 
 std::optional<Charsmap::Match> Charsmap::match(size_t length, uint32_t at) const {
   if (length == 0 || at >= replacements_.size()) return std::nullopt;
-  const std::string_view rest = std::string_view(replacements_).substr(at);
-  return Match{length, rest.substr(0, rest.find('\0'))};
+  const std::string_view rest = std::string_view(replacements_).substr(at, kMaxReplacementBytes + 1);
+  const std::string_view replacement = rest.substr(0, rest.find('\0'));
+  if (replacement.size() > kMaxReplacementBytes) return std::nullopt;
+  return Match{length, replacement};
 }
 
 std::optional<Charsmap::Match> Charsmap::longest(std::string_view text) const {

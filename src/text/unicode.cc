@@ -160,8 +160,8 @@ bool is_word_char(char32_t c) {
     return true;
   }
   // Digits that Unicode 15 and 16 brought, which utf8proc may not know.
-  static constexpr char32_t kNewDigits[] = {0x10D40, 0x116D0, 0x116DA, 0x11BF0, 0x11DE0,
-                                            0x11F50, 0x16D70, 0x1CCF0, 0x1E4F0, 0x1E5F1};
+  static constexpr char32_t kNewDigits[] = {0x10D40, 0x116D0, 0x116DA, 0x11BF0, 0x11F50,
+                                            0x16130, 0x16D70, 0x1CCF0, 0x1E4F0, 0x1E5F1};
   for (const char32_t zero : kNewDigits) {
     if (c >= zero && c < zero + 10) return true;
   }
