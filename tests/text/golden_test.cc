@@ -1,5 +1,5 @@
-// Ids and merges against those of the Hugging Face library, from tests/golden/tokenizer (written by
-// tools/golden/tokenizer.py).
+// Ids, text and merges against those of the Hugging Face library, from tests/golden/tokenizer (written by
+// tools/golden/tokenizer.py and tokenizer_kinds.py).
 #include <gtest/gtest.h>
 
 #include <filesystem>
@@ -30,6 +30,11 @@ TEST_P(GoldenTokenizer, IdsEqualThePeers) {
     const auto user = row.contains("user") ? row["user"].get<std::vector<int32_t>>() : plain;
     EXPECT_EQ(tokenizer.encode(text), ids) << name << " case " << i << ": " << texts[i];
     EXPECT_EQ(tokenizer.encode(text, false), plain) << name << " case " << i << ": " << texts[i];
+    if (row.contains("text")) {
+      EXPECT_EQ(tokenizer.decode(ids), row["text"].get<std::string>())
+          << name << " case " << i << ": " << texts[i];
+      continue;
+    }
     EXPECT_EQ(tokenizer.encode(text, false, false), user) << name << " case " << i << ": " << texts[i];
   }
 }
@@ -43,7 +48,10 @@ TEST_P(GoldenTokenizer, WrittenAndReadAgainIsTheSame) {
 }
 
 INSTANTIATE_TEST_SUITE_P(All, GoldenTokenizer,
-                         testing::Values("gpt2", "llama3", "qwen2", "added", "exotic", "nfkc", "nfkd"),
+                         testing::Values("gpt2", "llama3", "qwen2", "added", "exotic", "nfkc", "nfkd",
+                                         "llama2", "metaspace_bpe", "gemma", "t5", "albert", "xlmr",
+                                         "unigram_bytes", "bert", "bert_cased", "wordpiece_words", "clip",
+                                         "word_level", "roberta", "falcon", "bloom", "deepseek", "gpt_oss"),
                          [](const auto& info) { return std::string(info.param); });
 
 TEST(GoldenTrainer, MergesEqualThePeers) {

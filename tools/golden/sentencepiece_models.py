@@ -96,8 +96,9 @@ def main():
         # The library shows what it does not know as a mark of its own between spaces; ours is the piece.
         unknown = processor.id_to_piece(processor.unk_id())
         rows = [{"ids": row, "text": processor.decode(row).replace(" \u2047 ", unknown)} for row in ids]
-        (OUT / f"{name}.cases.json").write_text(json.dumps(rows) + "\n")
+        (OUT / f"{name}.cases.json").write_text(json.dumps(rows, ensure_ascii=False, separators=(",", ":")) + "\n")
         print(f"{name}: {len(model)} bytes, {processor.get_piece_size()} pieces")
 
 
-main()
+if __name__ == "__main__":
+    main()
