@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "base/mapped_pages.h"
 #include "base/part_file.h"
 
 namespace vertebra {
@@ -289,10 +290,13 @@ MappedFile::MappedFile(const fs::path& path) {
   void* mapped = mmap(nullptr, size_bytes_, PROT_READ, MAP_PRIVATE, file.fd, 0);
   if (mapped == MAP_FAILED) fail_io("map", path, errno);
   data_ = mapped;
+  register_mapping(data_, size_bytes_);
 }
 
 MappedFile::~MappedFile() {
-  if (data_ != nullptr) munmap(const_cast<void*>(data_), size_bytes_);
+  if (data_ == nullptr) return;
+  forget_mapping(data_);
+  munmap(const_cast<void*>(data_), size_bytes_);
 }
 
 MappedFile::MappedFile(MappedFile&& other) noexcept

@@ -5,6 +5,7 @@
 #include <set>
 
 #include "base/error.h"
+#include "base/mapped_pages.h"
 #include "models/gguf_rope.h"
 #include "models/rope.h"
 
@@ -78,10 +79,17 @@ class FileTensors final : public ModelTensors {
     const std::vector<GgufPart> parts = gguf_parts(row_, spec.name);
     if (parts[0].part < 0) {
       const Tensor stored = file_->read(parts[0].name).reshaped(file_shape(spec, parts[0]));
-      return parts[0].form == nullptr ? stored : parts[0].form->from_file(stored, model_);
+      if (parts[0].form == nullptr) return stored;
+      Tensor out = parts[0].form->from_file(stored, model_);
+      give_back_pages(stored.raw(), stored.size_bytes());
+      return out;
     }
     Tensor out(dtype(spec), spec.shape);
-    for (const GgufPart& part : parts) put_rows(file_->read(part.name), part.part, out);
+    for (const GgufPart& part : parts) {
+      const Tensor half = file_->read(part.name);
+      put_rows(half, part.part, out);
+      give_back_pages(half.raw(), half.size_bytes());
+    }
     return out;
   }
 

@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "base/error.h"
+#include "base/mapped_pages.h"
 #include "base/thread_team.h"
 #include "tensor/block_quant.h"
 
@@ -12,6 +13,8 @@ namespace vertebra {
 namespace {
 
 constexpr int64_t kChunk = 4096;  // elements a step: whole blocks of every type, and of a cache's size
+constexpr int64_t kItem =
+    kChunk << 6;  // elements a worker takes at a time: pages of a file enough to give back
 
 std::byte* at_element(const Tensor& tensor, int64_t i) {
   const BlockSize block = block_size(tensor.dtype());
@@ -80,12 +83,16 @@ Tensor convert(const Tensor& tensor, DType wanted) {
           tensor.type().to_string(), block, dtype_name(wanted));
   Tensor out(wanted, tensor.shape());
   const int64_t elements = tensor.elements();
-  global_thread_team().parallel_for((elements + kChunk - 1) / kChunk, [&](int64_t chunk, int) {
+  global_thread_team().parallel_for((elements + kItem - 1) / kItem, [&](int64_t item, int) {
+    const int64_t first = item * kItem, last = std::min(elements, first + kItem);
     std::array<float, kChunk> values;
-    const int64_t begin = chunk * kChunk;
-    const auto span = std::span(values).first(static_cast<size_t>(std::min(kChunk, elements - begin)));
-    read_floats(tensor, begin, span);
-    write_floats(span, out, begin);
+    for (int64_t begin = first; begin < last; begin += kChunk) {
+      const auto span = std::span(values).first(static_cast<size_t>(std::min(kChunk, last - begin)));
+      read_floats(tensor, begin, span);
+      write_floats(span, out, begin);
+    }
+    const std::byte* from = at_element(tensor, first);
+    give_back_pages(from, static_cast<size_t>(at_element(tensor, last) - from));
   });
   return out;
 }

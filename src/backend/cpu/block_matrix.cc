@@ -1,8 +1,10 @@
 #include "backend/cpu/block_matrix.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "base/error.h"
+#include "base/mapped_pages.h"
 #include "tensor/block_quant.h"
 
 namespace vertebra {
@@ -259,6 +261,9 @@ auto with_types(DType dtype, Body&& body) {
   }
 }
 
+// Bytes of blocks that a worker packs at a time.
+constexpr int64_t kLeastPacked = int64_t{64} << 10, kMostPacked = int64_t{1} << 20;
+
 struct MatrixSize {
   int64_t rows, row_blocks, panels;
   explicit MatrixSize(const TensorType& type) {
@@ -291,7 +296,14 @@ void pack_blocks(const TensorType& type, const void* blocks, std::byte* panels, 
   with_types(type.dtype, [&]<class Block, class Panel>() {
     const auto* from = static_cast<const std::byte*>(blocks);
     auto* to = reinterpret_cast<Panel*>(panels);
-    team.parallel_for(size.panels, [&](int64_t panel, int) {
+    // Of a mapped file no more than what the workers are at lies in memory beside the panels.
+    const int64_t row_bytes = size.row_blocks * static_cast<int64_t>(sizeof(Block));
+    const auto panels_of = [&](int64_t bytes) {
+      return bytes / std::max<int64_t>(1, row_bytes * kPanelRows) + 1;
+    };
+    const int64_t item_panels =
+        std::clamp(size.panels / (2 * team.size()), panels_of(kLeastPacked), panels_of(kMostPacked));
+    const auto pack_panel = [&](int64_t panel) {
       Panel* out = to + panel * size.row_blocks;
       const int64_t first = panel * kPanelRows, rows = std::min<int64_t>(kPanelRows, size.rows - first);
       if (rows < kPanelRows) std::memset(out, 0, static_cast<size_t>(size.row_blocks) * sizeof(Panel));
@@ -303,6 +315,13 @@ void pack_blocks(const TensorType& type, const void* blocks, std::byte* panels, 
           put(block, out[b], static_cast<int>(row));
         }
       }
+    };
+    team.parallel_for((size.panels + item_panels - 1) / item_panels, [&](int64_t item, int) {
+      const int64_t first = item * item_panels, last = std::min(size.panels, first + item_panels);
+      for (int64_t panel = first; panel < last; ++panel) pack_panel(panel);
+      const int64_t begin = first * kPanelRows * row_bytes,
+                    end = std::min(size.rows, last * kPanelRows) * row_bytes;
+      give_back_pages(from + begin, static_cast<size_t>(end - begin));
     });
   });
 }

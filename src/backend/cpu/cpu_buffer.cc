@@ -1,9 +1,11 @@
 #include "backend/cpu/cpu_buffer.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "backend/bounded_types.h"
 #include "backend/cpu/block_matrix.h"
+#include "base/mapped_pages.h"
 
 namespace vertebra::cpu {
 
@@ -33,7 +35,13 @@ void CpuBuffer::copy_from(const Tensor& host) {
           host.type().to_string(), declared_.to_string());
   begin_write(at_bounds(host.type()));
   if (is_block_quantized(type_.dtype)) return pack_blocks(type_, host.raw(), memory_.get(), team_);
-  if (type_.size_bytes() > 0) std::memcpy(memory_.get(), host.raw(), type_.size_bytes());
+  constexpr size_t kPiece = size_t{4} << 20;
+  for (size_t at = 0; at < type_.size_bytes(); at += kPiece) {
+    const auto* from = static_cast<const std::byte*>(host.raw()) + at;
+    const size_t size = std::min(kPiece, type_.size_bytes() - at);
+    std::memcpy(memory_.get() + at, from, size);
+    if (size == kPiece) give_back_pages(from, size);
+  }
 }
 
 const PackedMatrix& CpuBuffer::packed(DType dtype, ThreadTeam& team) {
