@@ -24,6 +24,10 @@ Graph eliminate_dead_code(const Graph& graph);
 //    input nothing else reads, takes it in as its epilogue.
 Graph fuse(const Graph& graph);
 
+// Linear layers of the same x, without activation and residual, become one linear_group where the first of
+// them stands: those for which `wanted` says true and whose weights are there by then.
+Graph group_linears(const Graph& graph, FunctionRef<bool(const Node&)> wanted);
+
 // Trades time for memory (Chen et al., "Training deep nets with sublinear memory cost", 2016): what the
 // gradient of a layer reads from inside that layer's forward pass is computed a second time, just before it
 // is needed, from the layer's inputs. A layer is a scope "layers.N"; run before the passes above.

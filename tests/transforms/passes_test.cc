@@ -163,6 +163,29 @@ TEST(Passes, RematerializeComputesLayersAgainFromTheirInputs) {
   EXPECT_EQ(count(merged, "linear"), count(after, "linear"));  // the second computation stays one
 }
 
+TEST(Passes, LinearsOfOneInputAreGrouped) {
+  Graph graph;
+  const auto matrix = [&](const char* name) { return graph.parameter(name, {DType::kF32, Shape{5, 4}}); };
+  const Value x = graph.parameter("x", {DType::kF32, Shape{3, 4}}), q = matrix("q"), k = matrix("k"),
+              gate = matrix("gate"), up = matrix("up");
+  graph.add_output("q", linear(x, q));
+  graph.add_output("k", linear(x, k));
+  graph.add_output("activated",
+                   linear(x, multiply(gate, exponential(q))));  // a weight that is computed later
+  const Value other = exponential(x);
+  graph.add_output("gated", multiply(linear(other, gate), linear(other, up)));
+  graph.add_output("alone", linear(negate(x), q));
+  graph.add_output("biased", linear(x, k, graph.parameter("bias", {DType::kF32, Shape{5}})));
+  const auto any = [](const Node&) { return true; };
+  const Graph before = eliminate_common_subexpressions(graph), after = group_linears(before, any);
+  expect_equivalent(before, after);
+  EXPECT_EQ(count(after, "linear_group"), 2);
+  EXPECT_EQ(count(after, "linear"), 3);
+  const Graph apart = decompose(after, [](const Node& node) { return node.op->name != "linear_group"; });
+  expect_equivalent(before, apart);
+  EXPECT_EQ(count(group_linears(before, [](const Node&) { return false; }), "linear_group"), 0);
+}
+
 TEST(Passes, WhatIsCheapIsComputedAgainWhereItsOperandsAreKeptAnyway) {
   const Graph graph = training_graph();
   const Graph after = recompute_cheap(graph);

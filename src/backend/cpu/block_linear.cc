@@ -17,7 +17,8 @@ constexpr int64_t kExpandedBytes = int64_t{256} << 10;
 // One row: an item's blocks, so that handing it out costs nothing beside reading them.
 constexpr int64_t kLeastItemBytes = int64_t{8} << 10, kMostItemBytes = int64_t{128} << 10;
 // Fewer values than that are rounded by the caller alone: a parallel region takes as long.
-constexpr int64_t kSerialValues = 16384;
+constexpr int64_t kSerialValues = 4096;
+constexpr int64_t kRoundedPiece = 512;  // columns of a job: whole blocks
 constexpr int kItemsPerWorker = 4;
 
 int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -121,15 +122,22 @@ class BlockProducts {
     return nullptr;
   }
 
+  // A job is a piece of a tile of rows.
   void round_rows(ThreadTeam& team) {
-    const int64_t tile_rows = kernels_.tile_rows, tiles = divide_up(args_.m, tile_rows);
+    const int64_t tile_rows = kernels_.tile_rows, tiles = divide_up(args_.m, tile_rows),
+                  pieces = divide_up(args_.k, kRoundedPiece);
     const auto round = [&](int64_t index) {
-      const Rounded& rounded = rounded_[static_cast<size_t>(index / tiles)];
-      const int64_t tile = index % tiles;
-      kernels_.quantize(rounded.format, args_.x + tile * tile_rows * args_.k, args_.k, args_.k,
-                        rounded.tile(tile, tile_rows, args_.m, args_.k));
+      const Rounded& rounded = rounded_[static_cast<size_t>(index / (tiles * pieces))];
+      const int64_t t = index / pieces % tiles, begin = index % pieces * kRoundedPiece;
+      const BlockTraits traits = block_traits(rounded.format);
+      QuantizedTile tile = rounded.tile(t, tile_rows, args_.m, args_.k);
+      tile.codes += begin * tile.rows;
+      tile.scales += begin / traits.elements * tile.rows;
+      tile.sums += begin / traits.group * tile.rows;
+      kernels_.quantize(rounded.format, args_.x + t * tile_rows * args_.k + begin, args_.k,
+                        std::min(kRoundedPiece, args_.k - begin), tile);
     };
-    const int64_t jobs = tiles * static_cast<int64_t>(roundings_);
+    const int64_t jobs = tiles * pieces * static_cast<int64_t>(roundings_);
     if (args_.m * args_.k < kSerialValues) {
       for (int64_t i = 0; i < jobs; ++i) round(i);
     } else {

@@ -25,8 +25,11 @@ bool has_kernel(const Node& node) {
 Graph prepare(const Graph& graph) {
   const Graph merged = fuse(eliminate_common_subexpressions(eliminate_dead_code(graph)));
   const Graph primitive = decompose(merged, [](const Node& node) { return has_kernel(node); });
-  return eliminate_dead_code(
-      fuse_elementwise(eliminate_dead_code(eliminate_common_subexpressions(primitive))));
+  const Graph grouped =
+      group_linears(eliminate_dead_code(eliminate_common_subexpressions(primitive)), [](const Node& linear) {
+        return is_block_quantized(linear.operands[1].dtype()) && has_kernel(linear);
+      });
+  return eliminate_dead_code(fuse_elementwise(grouped));
 }
 
 std::string processor_name() {

@@ -151,8 +151,10 @@ void CpuExecutable::bind_inputs(std::span<Buffer* const> inputs) {
     require(buffer != nullptr, "input '{}' is {}", declared[i].name,
             inputs[i] == nullptr ? "missing" : "no buffer of the CPU backend");
     const TensorType& wanted = declared[i].value.type();
-    require(fits(buffer->type(), wanted), "input '{}' has type {}, the graph wants {}", declared[i].name,
-            buffer->type().to_string(), wanted.to_string());
+    if (!fits(buffer->type(), wanted)) {  // types become text when they are needed: hundreds of inputs a step
+      fail(Code::kInvalidArgument, "input '{}' has type {}, the graph wants {}", declared[i].name,
+           buffer->type().to_string(), wanted.to_string());
+    }
     bind_symbols(i, buffer->type());
     if (buffer->binding.run == run) {
       const auto other = static_cast<size_t>(buffer->binding.input);
@@ -175,10 +177,10 @@ void CpuExecutable::bind_symbols(size_t input, const TensorType& type) {
       current_sizes_[symbol] = type.shape[axis];
       bound_by_[symbol] = static_cast<int>(input);
     }
-    require(current_sizes_[symbol] == type.shape[axis],
-            "input '{}' has type {}: its dimension {} must be {}, as in input '{}'", declared.name,
-            type.to_string(), axis, current_sizes_[symbol],
-            graph_.inputs()[static_cast<size_t>(bound_by_[symbol])].name);
+    if (current_sizes_[symbol] == type.shape[axis]) continue;
+    fail(Code::kInvalidArgument, "input '{}' has type {}: its dimension {} must be {}, as in input '{}'",
+         declared.name, type.to_string(), axis, current_sizes_[symbol],
+         graph_.inputs()[static_cast<size_t>(bound_by_[symbol])].name);
   }
 }
 
