@@ -1,10 +1,13 @@
 #include "engine/engine.h"
 
 #include <algorithm>
-#include <deque>
+#include <chrono>
 #include <map>
 #include <optional>
 
+#include "engine/kv_cache.h"
+#include "engine/prefill_budget.h"
+#include "engine/request_queue.h"
 #include "engine/sampling_graph.h"
 #include "engine/serving_graph.h"
 #include "engine/speculate.h"
@@ -13,20 +16,20 @@
 namespace vertebra {
 namespace {
 
-// A request on its way: `cached` tokens of `tokens` are in the cache; the rest is fed next.
+// A request on its way. What is not cached of `tokens` is fed next.
 struct Sequence {
   int64_t number = 0;
   GenerationRequest request;
   Engine::TokenCallback on_token;
   Sampler sampler;
   PromptLookup lookup;
-  std::vector<int32_t> tokens;  // prompt and answer
-  int64_t cached = 0;
-  int slot = -1;  // row of the page table
-  std::vector<int32_t> pages;
-  GenerationResult result;
+  std::vector<int32_t> tokens = {};  // prompt and answer
+  CachedText text = {};
+  bool cancelled = false;
+  GenerationResult result = {};
 
-  bool decodes() const { return static_cast<int64_t>(tokens.size()) - cached == 1; }
+  int64_t missing() const { return static_cast<int64_t>(tokens.size()) - text.cached; }
+  bool decodes() const { return missing() == 1; }
 };
 
 // A sequence whose next tokens a step chooses: one row of logits for the one after its text, then one for
@@ -34,6 +37,13 @@ struct Sequence {
 struct Choosing {
   Sequence* sequence = nullptr;
   std::vector<int32_t> draft;
+};
+
+// What a step feeds of a sequence.
+struct Feed {
+  Sequence* sequence = nullptr;
+  int64_t count = 0;           // of its next tokens
+  std::vector<int32_t> draft;  // tried after these
 };
 
 Graph sampling_graph(const Model& model, const ServingShape& shape) {
@@ -67,6 +77,10 @@ ServingShape serving_shape(const Model& model, const EngineOptions& options) {
       options.max_requests >= 1 && options.tokens_per_step >= options.max_requests && options.page_size >= 1,
       "the engine needs at least one request, as many tokens a step as requests, and pages of at least "
       "one token");
+  require(options.cache_tokens >= 0 && options.max_waiting >= 0 && options.state_snapshots >= 0,
+          "cache_tokens, max_waiting and state_snapshots are 0 or more");
+  require(options.prefill_stretch == 0 || options.prefill_stretch > 1,
+          "prefill_stretch is {}, more than 1 was wanted, or 0 for no bound", options.prefill_stretch);
   require(options.draft_tokens >= 0, "draft_tokens is {}, 0 or more was wanted", options.draft_tokens);
   constexpr DType kCaches[] = {DType::kF32, DType::kBF16, DType::kF16, DType::kQ8_0};
   require(std::find(std::begin(kCaches), std::end(kCaches), options.cache) != std::end(kCaches),
@@ -78,7 +92,9 @@ ServingShape serving_shape(const Model& model, const EngineOptions& options) {
   shape.sampled = std::min(shape.tokens, options.max_requests * (1 + options.draft_tokens));
   shape.page_size = options.page_size;
   shape.pages_per_request = ceil_divide(context, options.page_size);
-  shape.pages = shape.pages_per_request * options.max_requests;
+  shape.pages = options.cache_tokens > 0 ? ceil_divide(options.cache_tokens, options.page_size)
+                                         : shape.pages_per_request * options.max_requests;
+  shape.state_snapshots = options.share_prefixes ? options.state_snapshots : 0;
   shape.context_length = context;
   shape.compute = options.compute;
   shape.cache = options.cache;
@@ -100,22 +116,26 @@ struct Engine::Impl {
   std::optional<BoundExecutable> executable;
 
   int64_t next_number = 0;
-  std::deque<std::unique_ptr<Sequence>> waiting;
-  std::vector<std::unique_ptr<Sequence>> running;  // in order of submission
+  RequestQueue<std::unique_ptr<Sequence>> waiting;
+  std::map<int64_t, std::unique_ptr<Sequence>> set_aside;  // for want of pages, by number
+  std::map<int64_t, std::unique_ptr<Sequence>> running;    // by number: the oldest first
   std::map<int64_t, GenerationResult> finished;
-  std::vector<int32_t> free_pages;
-  std::vector<int> free_slots;
+  std::optional<KvCache> cache;
+  PrefillBudget budget;
   // Inputs of the step under construction, kept to be filled again without allocating.
-  std::vector<int32_t> tokens, positions, requests, sampled, page_table;
+  std::vector<Feed> feeds;
+  std::vector<int32_t> tokens, positions, requests, sampled;
   std::vector<Choosing> choosing;
   std::optional<BoundExecutable> sampler;  // chooses at random on the device, once somebody asks
   std::vector<float> sampling_options;
+  std::optional<BoundExecutable> state_copy;
 
   Impl(Backend& backend_in, const Model& model_in, const BufferSet& parameters, EngineOptions options_in)
       : backend(backend_in),
         model(model_in),
         options(options_in),
-        shape(serving_shape(model_in, options_in)) {
+        shape(serving_shape(model_in, options_in)),
+        budget(options_in.prefill_stretch) {
     if (options.context_length == 0) options.context_length = model.shape().context_length;
     shape.mesh = backend.mesh();
     shape.choose_on_device = !backend.host_memory();
@@ -126,92 +146,147 @@ struct Engine::Impl {
         shape.parameter_types[spec.name] = buffer->type().dtype;
     }
     Graph step = build_serving_step(model, shape);
-    // What was tried in vain has gone into a state, which has no position to go back to.
-    if (keeps_states(step)) options.draft_tokens = 0;
-    executable.emplace(backend, std::move(step), buffers, &parameters);
-    for (int64_t i = shape.pages; i-- > 0;) free_pages.push_back(static_cast<int32_t>(i));
-    for (int64_t i = shape.requests; i-- > 0;) free_slots.push_back(static_cast<int>(i));
-    page_table.assign(static_cast<size_t>(shape.requests * shape.pages_per_request), 0);
+    const std::vector<int64_t> windows = windows_of(step);
+    KvCache::CopyState copy_state;
+    executable.emplace(backend, step, buffers, &parameters);
+    if (keeps_states(step)) {
+      // What was tried in vain has gone into a state, which has no position to go back to.
+      options.draft_tokens = 0;
+      if (shape.state_snapshots > 0) state_copy.emplace(backend, build_state_copy(step), buffers);
+      copy_state = [this](int64_t from, int64_t to) { copy_states(from, to); };
+    }
+    cache.emplace(shape, windows, options.share_prefixes, std::move(copy_state));
+  }
+
+  void copy_states(int64_t from, int64_t to) {
+    upload(serving::kCopyFrom, {static_cast<int32_t>(from)}, {1});
+    upload(serving::kCopyTo, {static_cast<int32_t>(to)}, {});
+    state_copy->run();
   }
 
   void admit() {
-    while (!waiting.empty() && !free_slots.empty()) {
-      Sequence& sequence = *waiting.front();
-      sequence.slot = free_slots.back();
-      free_slots.pop_back();
-      running.push_back(std::move(waiting.front()));
-      waiting.pop_front();
+    const auto start = [&](std::unique_ptr<Sequence>& sequence) {
+      return cache->admit(sequence->text, static_cast<int64_t>(sequence->tokens.size()) + 1);
+    };
+    // Those set aside come first: they have waited and begun.
+    while (!set_aside.empty() && start(set_aside.begin()->second))
+      running.insert(set_aside.extract(set_aside.begin()));
+    while (set_aside.empty() && !waiting.empty() && start(waiting.front())) {
+      std::unique_ptr<Sequence> next = waiting.pop();
+      running.emplace(next->number, std::move(next));
     }
   }
 
-  void release(Sequence& sequence) {
-    free_pages.insert(free_pages.end(), sequence.pages.rbegin(), sequence.pages.rend());
-    free_slots.push_back(sequence.slot);
-    finished[sequence.number] = std::move(sequence.result);
+  // The result stays until it is taken.
+  void finish(std::unique_ptr<Sequence> sequence) {
+    if (sequence->text.slot >= 0) cache->release(sequence->text);
+    if (sequence->cancelled) sequence->result.stop_reason = StopReason::kCancelled;
+    finished[sequence->number] = std::move(sequence->result);
   }
 
-  // Puts one token of a sequence into the step.
-  void put(Sequence& sequence, int32_t token, int64_t position) {
-    if (position / shape.page_size == static_cast<int64_t>(sequence.pages.size())) {
-      VERTEBRA_CHECK(!free_pages.empty(),
-                     "the cache ran out of pages that every running request has its share of");
-      page_table[static_cast<size_t>(sequence.slot * shape.pages_per_request + position / shape.page_size)] =
-          free_pages.back();
-      sequence.pages.push_back(free_pages.back());
-      free_pages.pop_back();
-    }
-    tokens.push_back(token);
-    positions.push_back(static_cast<int32_t>(position));
-    requests.push_back(sequence.slot);
-  }
-
-  // Feeds the next `count` tokens of a sequence.
-  void feed(Sequence& sequence, int64_t count) {
-    for (int64_t i = 0; i < count; ++i, ++sequence.cached)
-      put(sequence, sequence.tokens[static_cast<size_t>(sequence.cached)], sequence.cached);
-    if (sequence.cached == static_cast<int64_t>(sequence.tokens.size())) {
-      sampled.push_back(static_cast<int32_t>(tokens.size()) - 1);
-      choosing.push_back({&sequence, {}});
+  void sweep_cancelled() {
+    const auto is_cancelled = [](const auto& each) { return each->cancelled; };
+    waiting.remove_if(is_cancelled, [&](auto sequence) { finish(std::move(sequence)); });
+    for (auto* const group : {&running, &set_aside}) {
+      for (auto it = group->begin(); it != group->end();) {
+        if (is_cancelled(it->second)) finish(std::move(it->second));
+        it = it->second == nullptr ? group->erase(it) : std::next(it);
+      }
     }
   }
 
-  // Feeds the last token of an answer, and what may follow it, `most` tokens in all.
-  void feed_answer(Sequence& sequence, int64_t most) {
-    feed(sequence, 1);
+  // Pages for the first `length` tokens of a running sequence. When there are too few, the youngest one gives
+  // its pages back, to be computed again later; false when that is the sequence itself.
+  bool make_room(Sequence& sequence, int64_t length) {
+    while (!cache->reserve(sequence.text, length)) {
+      const auto youngest = std::prev(running.end());
+      Sequence* const victim = youngest->second.get();
+      VERTEBRA_CHECK(running.size() > 1, "the cache has no room for a single request that submit has let in");
+      std::erase_if(feeds, [&](const Feed& feed) { return feed.sequence == victim; });
+      cache->release(victim->text);
+      ++victim->result.preemptions;
+      set_aside.insert(running.extract(youngest));
+      if (victim == &sequence) return false;
+    }
+    return true;
+  }
+
+  // The last token of an answer, and what may follow it, `most` tokens in all.
+  void plan_answer(Sequence& sequence, int64_t most) {
+    if (!make_room(sequence, sequence.text.cached + 1)) return;
     // The token after the last right one is chosen as well: one less than may still come.
-    const int64_t missing = sequence.request.max_tokens - static_cast<int64_t>(sequence.result.tokens.size());
+    const int64_t still = sequence.request.max_tokens - static_cast<int64_t>(sequence.result.tokens.size());
     const auto draft = sequence.lookup.draft(sequence.tokens);
-    const auto count = static_cast<size_t>(
-        std::clamp<int64_t>(std::min(most, missing) - 1, 0, static_cast<int64_t>(draft.size())));
-    choosing.back().draft.assign(draft.begin(), draft.begin() + static_cast<std::ptrdiff_t>(count));
-    for (size_t i = 0; i < count; ++i) {
-      put(sequence, draft[i], sequence.cached + static_cast<int64_t>(i));
-      sampled.push_back(static_cast<int32_t>(tokens.size()) - 1);
+    int64_t count = std::clamp<int64_t>(std::min(most, still) - 1, 0, static_cast<int64_t>(draft.size()));
+    // Nobody is set aside for what is only tried.
+    while (count > 0 && !cache->reserve(sequence.text, sequence.text.cached + 1 + count)) --count;
+    feeds.push_back({&sequence, 1, {draft.begin(), draft.begin() + static_cast<std::ptrdiff_t>(count)}});
+  }
+
+  // At most `most` tokens of a prompt (or of a text that was set aside); how many they are.
+  int64_t plan_prompt(Sequence& sequence, int64_t most) {
+    const int64_t before = sequence.text.cached;
+    cache->adopt(sequence.text, sequence.tokens);
+    if (sequence.result.preemptions == 0)
+      sequence.result.cached_prompt_tokens += sequence.text.cached - before;
+    int64_t count = std::min(sequence.missing(), most);
+    if (cache->wants_borders()) {
+      const int64_t border = (sequence.text.cached + count) / cache->page_size() * cache->page_size();
+      if (border > sequence.text.cached) count = border - sequence.text.cached;
+    }
+    if (count <= 0 || !make_room(sequence, sequence.text.cached + count)) return 0;
+    feeds.push_back({&sequence, count, {}});
+    return count;
+  }
+
+  // Answers go on first, one token each and what may follow; what is left of the step is for prompts, the
+  // oldest first. While prompts wait, nothing is tried at their cost.
+  void plan_step() {
+    feeds.clear();
+    std::vector<Sequence*> answers, prompts;
+    for (const auto& [number, sequence] : running)
+      (sequence->decodes() && sequence->text.cached > 0 ? answers : prompts).push_back(sequence.get());
+    const auto is_running = [&](const Sequence* sequence) { return sequence->text.slot >= 0; };
+    int64_t left = shape.tokens;
+    auto others = static_cast<int64_t>(answers.size());
+    for (Sequence* const sequence : answers) {
+      --others;
+      if (!is_running(sequence)) continue;
+      plan_answer(*sequence, prompts.empty() ? left - others : 1);
+      left = shape.tokens;
+      for (const Feed& feed : feeds) left -= feed.count + static_cast<int64_t>(feed.draft.size());
+    }
+    if (!feeds.empty() && !prompts.empty() && options.prefill_stretch > 0) {
+      left = std::min(
+          left, budget.tokens(static_cast<int64_t>(feeds.size()), static_cast<int64_t>(prompts.size())));
+    }
+    for (Sequence* const sequence : prompts) {
+      if (left > 0 && is_running(sequence)) left -= plan_prompt(*sequence, left);
     }
   }
 
+  // The step's inputs.
   void fill_step() {
     tokens.clear();
     positions.clear();
     requests.clear();
     sampled.clear();
     choosing.clear();
-    // Answers go on first, one token each and what may follow; what is left of the step is for prompts, the
-    // oldest first. While prompts wait, nothing is tried at their cost.
-    int64_t answers = 0, prompts = 0;
-    for (const auto& sequence : running) (sequence->decodes() ? answers : prompts) += 1;
-    int64_t left = shape.tokens;
-    for (const auto& sequence : running) {
-      if (!sequence->decodes()) continue;
-      const auto before = static_cast<int64_t>(tokens.size());
-      feed_answer(*sequence, prompts > 0 ? 1 : left - (--answers));
-      left -= static_cast<int64_t>(tokens.size()) - before;
-    }
-    for (const auto& sequence : running) {
-      const int64_t missing = static_cast<int64_t>(sequence->tokens.size()) - sequence->cached;
-      const int64_t count = std::min(missing, left);
-      if (count > 0) feed(*sequence, count);
-      left -= std::max<int64_t>(0, count);
+    for (Feed& feed : feeds) {
+      Sequence& sequence = *feed.sequence;
+      const auto first = sequence.tokens.begin() + static_cast<std::ptrdiff_t>(sequence.text.cached);
+      tokens.insert(tokens.end(), first, first + static_cast<std::ptrdiff_t>(feed.count));
+      tokens.insert(tokens.end(), feed.draft.begin(), feed.draft.end());
+      const auto rows = feed.count + static_cast<int64_t>(feed.draft.size());
+      for (int64_t i = 0; i < rows; ++i) {
+        positions.push_back(static_cast<int32_t>(sequence.text.cached + i));
+        requests.push_back(sequence.text.slot);
+      }
+      if (feed.count < sequence.missing()) continue;
+      for (auto row = static_cast<int32_t>(tokens.size() - feed.draft.size()) - 1;
+           row < static_cast<int32_t>(tokens.size()); ++row)
+        sampled.push_back(row);
+      choosing.push_back({&sequence, std::move(feed.draft)});
     }
   }
 
@@ -226,7 +301,9 @@ struct Engine::Impl {
     upload(serving::kRequests, requests, {n});
     if (sampled.empty()) sampled.push_back(0);  // a step of prompts only still has one row of logits, unread
     upload(serving::kSampledRows, sampled, {static_cast<int64_t>(sampled.size())});
-    upload(serving::kPageTable, page_table, {shape.requests, shape.pages_per_request});
+    for (const KvCache::Table& table : cache->tables())
+      upload(fmt::format("{}{}", serving::kPageTable, table.window).c_str(), table.entries,
+             {shape.requests, shape.pages_per_request});
     executable->run();
   }
 
@@ -287,9 +364,37 @@ struct Engine::Impl {
                                    static_cast<int64_t>(sequence.tokens.size()));
   }
 
-  // Adds tokens to a sequence from `row` on, as long as what was tried is what is chosen; true when it has
-  // ended.
-  bool advance_all(Choosing& choosing_now, const Rows& rows, size_t row) {
+  // The forward pass of what was planned, and what follows from it.
+  void run_step() {
+    const auto start = std::chrono::steady_clock::now();
+    run_forward();
+    Rows rows;
+    if (!choosing.empty()) rows = read_rows();
+    const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
+    int64_t answers = 0, prompt_tokens = 0;
+    for (const Feed& feed : feeds) {
+      const bool answer = feed.count == 1 && feed.sequence->text.cached > 0;
+      (answer ? answers : prompt_tokens) += feed.count;
+    }
+    budget.record(prompt_tokens, answers, seconds.count());
+    // First everything that the step has computed is settled: callbacks may say that they want no more.
+    for (const Feed& feed : feeds)
+      cache->advance(feed.sequence->text, feed.sequence->tokens, feed.sequence->text.cached + feed.count);
+    size_t row = 0;
+    for (Choosing& each : choosing) {
+      const size_t first = row;
+      row += 1 + each.draft.size();
+      int64_t right = 0;
+      const bool ended = advance_all(each, rows, first, right);
+      Sequence& sequence = *each.sequence;
+      cache->advance(sequence.text, sequence.tokens, sequence.text.cached + right);
+      if (ended) finish(std::move(running.extract(sequence.number).mapped()));
+    }
+  }
+
+  // Adds tokens to a sequence from `row` on, as long as what was tried is what is chosen, and counts these;
+  // true when it has ended.
+  bool advance_all(Choosing& choosing_now, const Rows& rows, size_t row, int64_t& right_tokens) {
     Sequence& sequence = *choosing_now.sequence;
     const auto& draft = choosing_now.draft;
     size_t right = 0;
@@ -299,7 +404,7 @@ struct Engine::Impl {
       ended = advance(sequence, choice, row_of(rows.logits, row + right));
       if (ended || right == draft.size() || choice.id != draft[right]) break;
     }
-    sequence.cached += static_cast<int64_t>(right);
+    right_tokens = static_cast<int64_t>(right);
     sequence.result.drafted += static_cast<int64_t>(draft.size());
     sequence.result.accepted += static_cast<int64_t>(right);
     if (!draft.empty())
@@ -355,42 +460,52 @@ int64_t Engine::submit(GenerationRequest request, TokenCallback on_token) {
   require(in_all <= static_cast<uint64_t>(e.options.context_length), Code::kOutOfRange,
           "the prompt has {} tokens and {} more are to be generated: {} in all, but the context holds {}",
           length, request.max_tokens, in_all, e.options.context_length);
+  require(
+      static_cast<int64_t>(in_all) <= e.cache->longest(), Code::kOutOfRange,
+      "the prompt has {} tokens and {} more are to be generated, but the cache holds {}: raise cache_tokens",
+      length, request.max_tokens, e.cache->longest());
+  require(e.options.max_waiting == 0 || e.waiting.size() < e.options.max_waiting, Code::kResourceExhausted,
+          "{} requests are waiting, which is the most: try again later", e.waiting.size());
   const SamplingOptions sampling = request.sampling;
-  auto sequence = std::make_unique<Sequence>(Sequence{e.next_number++,
-                                                      std::move(request),
-                                                      std::move(on_token),
-                                                      Sampler(sampling),
-                                                      PromptLookup(e.options.draft_tokens),
-                                                      {},
-                                                      0,
-                                                      -1,
-                                                      {},
-                                                      {}});
+  auto sequence =
+      std::make_unique<Sequence>(Sequence{e.next_number, std::move(request), std::move(on_token),
+                                          Sampler(sampling), PromptLookup(e.options.draft_tokens)});
   sequence->tokens = sequence->request.prompt;
+  sequence->text.scope = sequence->request.cache_scope;
   sequence->result.prompt_tokens = length;
-  e.waiting.push_back(std::move(sequence));
-  return e.next_number - 1;
+  const std::string client = sequence->request.client;
+  e.waiting.push(client, std::move(sequence));
+  return e.next_number++;
 }
 
 bool Engine::step() {
   Impl& e = *impl_;
+  e.sweep_cancelled();
   e.admit();
   if (e.running.empty()) return false;
+  e.plan_step();
   e.fill_step();
-  e.run_forward();
-  if (!e.choosing.empty()) {
-    const Impl::Rows rows = e.read_rows();
-    size_t row = 0;
-    for (Choosing& each : e.choosing) {
-      const size_t first = row;
-      row += 1 + each.draft.size();
-      if (!e.advance_all(each, rows, first)) continue;
-      e.release(*each.sequence);
-      std::erase_if(e.running, [&](const auto& one) { return one.get() == each.sequence; });
-    }
-  }
+  e.run_step();
   return true;
 }
+
+bool Engine::cancel(int64_t request) {
+  Impl& e = *impl_;
+  bool found = false;
+  const auto mark = [&](const std::unique_ptr<Sequence>& sequence) {
+    if (sequence->number == request) sequence->cancelled = found = true;
+  };
+  for (const auto* const group : {&e.running, &e.set_aside})
+    if (const auto it = group->find(request); it != group->end()) mark(it->second);
+  e.waiting.for_each(mark);
+  return found;
+}
+
+int64_t Engine::running() const { return static_cast<int64_t>(impl_->running.size()); }
+int64_t Engine::waiting() const {
+  return impl_->waiting.size() + static_cast<int64_t>(impl_->set_aside.size());
+}
+void Engine::forget_prefixes() { impl_->cache->forget(); }
 
 GenerationResult Engine::take(int64_t request) {
   const auto it = impl_->finished.find(request);

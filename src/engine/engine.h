@@ -1,6 +1,8 @@
 // The engine: many requests generating at once, one ragged forward pass a step, keys and values in a
-// paged cache. Works on token ids; text is text_generation.h. Called by chat, generate, evaluation and
-// training samples; one thread at a time.
+// paged cache whose pages requests with the same beginning share. Which tokens come out depends on the
+// request alone: not on its company, on what was cached, or on having been set aside for want of pages. Works
+// on token ids; text is assistant.h. Called by chat, generate, evaluation and training samples; one thread at
+// a time.
 #pragma once
 
 #include <cstdint>
@@ -25,6 +27,13 @@ struct EngineOptions {
   DType cache = DType::kF32;  // of keys and values: f32, bf16, f16 or q8_0
   int64_t draft_tokens = 0;   // most tokens tried at once by prompt lookup (speculate.h), none where layers
                               // keep states; the text stays the same
+  int64_t cache_tokens = 0;   // that pages hold in all (0: max_requests whole contexts). When they run short,
+                             // the youngest request is set aside and computed again later
+  bool share_prefixes = true;   // a request takes over full pages that others computed for the same beginning
+  int64_t state_snapshots = 8;  // of layers that keep states: beginnings that can be taken over
+  int64_t max_waiting = 0;      // requests in the queue before submit refuses (0: no bound)
+  double prefill_stretch = 2.5;  // a step with prompts and answers takes at most about this many times as
+                                 // long as one of answers alone; 0: no matter how long
 };
 
 enum class StopReason { kStopToken, kMaxTokens, kCancelled };
@@ -36,6 +45,8 @@ struct GenerationRequest {
   SamplingOptions sampling;
   std::vector<int32_t> stop_tokens;  // end the answer; not part of it
   int top_log_probabilities = 0;     // alternatives reported with every token
+  std::string client;                // clients take turns when requests wait
+  std::string cache_scope;           // only requests of the same scope share pages
 };
 
 struct GeneratedToken {
@@ -50,6 +61,8 @@ struct GenerationResult {
   // Probability that the model gives the whole answer, its stop token included (natural logarithm).
   double log_probability = 0;
   int64_t prompt_tokens = 0;
+  int64_t cached_prompt_tokens = 0;   // of these, taken over from other requests
+  int64_t preemptions = 0;            // how often the request was set aside
   int64_t drafted = 0, accepted = 0;  // tokens tried by prompt lookup, and how many of them were right
 };
 
@@ -71,10 +84,14 @@ class Engine {
   using TokenCallback = std::function<bool(const GeneratedToken&)>;
 
   // Queues a request; returns its number. Throws invalid_argument for an empty prompt, an id outside the
-  // vocabulary, or prompt + max_tokens beyond the context (saying how long it was).
+  // vocabulary, or prompt + max_tokens beyond the context (saying how long it was) or beyond all pages; and
+  // resource_exhausted when the queue is full.
   int64_t submit(GenerationRequest request, TokenCallback on_token = {});
   // One forward pass over what is running; false when nothing is left to do.
   bool step();
+  // Ends a request: at the next step it is no longer there, and its result says kCancelled. Also from a
+  // callback. False when it is unknown or has finished.
+  bool cancel(int64_t request);
   // The result of a finished request, once.
   GenerationResult take(int64_t request);
 
@@ -82,6 +99,10 @@ class Engine {
   std::vector<GenerationResult> generate(std::vector<GenerationRequest> requests);
 
   int64_t context_length() const;
+  int64_t running() const;  // requests in slots
+  int64_t waiting() const;  // and in the queue
+  // No beginning computed so far is taken over: for parameters that have changed.
+  void forget_prefixes();
 
  private:
   struct Impl;

@@ -28,8 +28,6 @@ class ServingContext final : public ModelContext {
       parameters_[spec.name] =
           graph.parameter(spec.name, {dtype, spec.shape}, parameter_sharding(spec, shape.mesh));
     }
-    page_table_ =
-        graph.parameter(serving::kPageTable, {DType::kI32, {shape.requests, shape.pages_per_request}});
   }
 
   Value parameter(std::string_view name) override {
@@ -47,7 +45,10 @@ class ServingContext final : public ModelContext {
         !codes || dim % kCacheBlock == 0,
         "a q8_0 cache needs heads of a multiple of {} elements, layer {} has heads of {}: choose bf16 or f16",
         kCacheBlock, layer, dim);
-    const Shape pages = {shape_.pages, shape_.page_size, k.shape()[1], dim};
+    // That of the layer that owns the cache.
+    const bool sees_all = options.window >= shape_.context_length;
+    const int64_t window = windows_.emplace(of, sees_all ? 0 : options.window).first->second;
+    const Shape pages = {shape_.pages_for(window), shape_.page_size, k.shape()[1], dim};
     Shape blocks = pages;
     blocks.set_dim(3, dim / kCacheBlock);
     const auto cache = [&](const char* name, DType dtype, const Shape& shape) -> Memory* {
@@ -62,7 +63,7 @@ class ServingContext final : public ModelContext {
     PagedCache now = {held[0]->now, held[1]->now};
     if (codes) now.key_scales = held[2]->now, now.value_scales = held[3]->now;
     const PagedAttentionResult result =
-        paged_attention(q, k, v, now, page_table_, requests_, positions_,
+        paged_attention(q, k, v, now, page_table(window), requests_, positions_,
                         {.scale = options.scale, .window = options.window, .sinks = options.sinks});
     const Value after[] = {result.cache.keys, result.cache.values, result.cache.key_scales,
                            result.cache.value_scales};
@@ -71,7 +72,7 @@ class ServingContext final : public ModelContext {
   }
 
   LayerState state(int layer, std::string_view name, const Shape& shape) override {
-    Shape all = {shape_.requests};
+    Shape all = {shape_.requests + shape_.state_snapshots};
     for (const Dim& dim : shape.dims()) all.push_back(dim);
     return {memory(state_name(layer, name), {DType::kF32, all}, {}).now, requests_, positions_};
   }
@@ -96,18 +97,64 @@ class ServingContext final : public ModelContext {
     if (!out.before.defined()) out.before = out.now = graph().parameter(name, type, sharding);
     return out;
   }
+  Value page_table(int64_t window) {
+    Value& out = page_tables_[window];
+    if (!out.defined())
+      out = graph().parameter(fmt::format("{}{}", serving::kPageTable, window),
+                              {DType::kI32, {shape_.requests, shape_.pages_per_request}});
+    return out;
+  }
   static std::string state_name(int layer, std::string_view name) {
     return fmt::format("{}{}/{}", kStatePrefix, layer, name);
   }
 
   ServingShape shape_;
-  Value requests_, positions_, page_table_;
+  Value requests_, positions_;
+  std::map<int, int64_t> windows_;  // of the layers that have a cache
+  std::map<int64_t, Value> page_tables_;
   Sharding cache_sharding_;
   std::map<std::string, Memory> memories_;
   std::map<std::string, Value, std::less<>> parameters_;
 };
 
+int64_t ceil_divide(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
 }  // namespace
+
+int64_t ServingShape::most_pages(int64_t window) const {
+  if (window == 0) return pages_per_request;
+  return std::min(pages_per_request, ceil_divide(window + tokens, page_size) + 1);
+}
+
+int64_t ServingShape::pages_for(int64_t window) const {
+  if (window == 0) return pages;
+  return std::max(most_pages(window),
+                  std::min(pages, requests * (most_pages(window) + ceil_divide(window, page_size))));
+}
+
+std::vector<int64_t> windows_of(const Graph& step) {
+  std::vector<int64_t> out;
+  for (const auto& input : step.inputs()) {
+    if (input.name.starts_with(serving::kPageTable))
+      out.push_back(std::stoll(input.name.substr(std::string_view(serving::kPageTable).size())));
+  }
+  return out;
+}
+
+Graph build_state_copy(const Graph& step) {
+  Graph graph;
+  const Value from = graph.parameter(serving::kCopyFrom, {DType::kI32, {1}});
+  const Value to = graph.parameter(serving::kCopyTo, {DType::kI32, {}});
+  const Value zero = constant(graph, 0, DType::kI32);
+  for (const auto& input : step.inputs()) {
+    if (!input.name.starts_with(kStatePrefix)) continue;
+    const Value states = graph.parameter(input.name, input.value.type());
+    std::vector<Value> at(static_cast<size_t>(states.shape().rank()), zero);
+    at[0] = to;
+    graph.add_output(input.name, dynamic_update_slice(states, gather_rows(states, from), at), states);
+  }
+  return graph;
+}
 
 bool keeps_states(const Graph& step) {
   return std::any_of(step.inputs().begin(), step.inputs().end(),

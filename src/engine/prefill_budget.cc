@@ -1,0 +1,34 @@
+#include "engine/prefill_budget.h"
+
+#include <algorithm>
+
+namespace vertebra {
+
+int64_t PrefillBudget::tokens(int64_t answers, int64_t prompts) const {
+  if (answers_s_ == 0 || token_s_ == 0) return mixed_ == 0 ? kUnknown : 0;
+  if (mixed_ >= kMeasureEvery) return 0;
+  const double crowd = std::max(1.0, static_cast<double>(prompts) / static_cast<double>(answers));
+  const double tokens = (stretch_ - 1) * crowd * answers_s_ / token_s_;
+  return std::max(kLeast, static_cast<int64_t>(std::min(tokens, 1e6)));
+}
+
+void PrefillBudget::record(int64_t prompt_tokens, int64_t answers, double seconds) {
+  const auto learn = [](double& value, double now) {
+    value = value == 0 ? now : value + kWeight * (now - value);
+  };
+  if (prompt_tokens == 0) {
+    if (answers == 0) return;
+    mixed_ = 0;
+    learn(answers_s_, seconds);
+  } else if (answers == 0) {
+    if (token_s_ == 0) token_s_ = seconds / static_cast<double>(prompt_tokens);
+  } else {
+    ++mixed_;
+    if (answers_s_ == 0) return;
+    // Noise must not make tokens free.
+    const double each = (seconds - answers_s_) / static_cast<double>(prompt_tokens);
+    learn(token_s_, std::max(each, 0.02 * answers_s_ / static_cast<double>(prompt_tokens)));
+  }
+}
+
+}  // namespace vertebra
