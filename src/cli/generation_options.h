@@ -76,6 +76,7 @@ struct GenerationFlags {
 inline Json result_to_json(const std::string& prompt, const TextResult& result) {
   Json out = {{"prompt", prompt}, {"text", result.text}, {"stop_reason", result.stop_reason}};
   out["usage"] = {{"input_tokens", result.prompt_tokens}, {"output_tokens", result.output_tokens}};
+  if (result.cached_tokens > 0) out["usage"]["cached_tokens"] = result.cached_tokens;
   if (result.drafted_tokens > 0)
     out["usage"]["drafted"] = {{"tried", result.drafted_tokens}, {"right", result.accepted_tokens}};
   if (result.withheld) out["withheld"] = true;

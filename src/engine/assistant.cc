@@ -181,6 +181,7 @@ TextResult Assistant::collect(Pending& pending) {
       pending.stream.stopped() ? "stop_sequence" : std::string(stop_reason_name(result.stop_reason));
   out.stop_sequence = pending.stream.stop_sequence();
   out.prompt_tokens = result.prompt_tokens;
+  out.cached_tokens = result.cached_prompt_tokens;
   out.output_tokens = static_cast<int64_t>(result.tokens.size());
   out.drafted_tokens = result.drafted;
   out.accepted_tokens = result.accepted;

@@ -41,6 +41,7 @@ struct TextResult {
   std::string stop_reason;  // "end_turn", "max_tokens", "stop_sequence", "cancelled"
   std::string stop_sequence;
   int64_t prompt_tokens = 0, output_tokens = 0;
+  int64_t cached_tokens = 0;                        // of the prompt, taken over from earlier requests
   int64_t drafted_tokens = 0, accepted_tokens = 0;  // tried by prompt lookup, and right
   double log_probability = 0;                       // of the whole answer, as the model gave it
   bool withheld = false;                            // the text is a refusal put in its place
