@@ -46,7 +46,7 @@ void measure(const Options& options, const Case& c, Backend& backend, ThreadTeam
     if (spec.role == Role::kMatrix || spec.name == model->head())
       weights += static_cast<double>(spec.shape.elements());
   }
-  Engine engine(backend, *model, parameters, {.compute = c.compute});
+  Engine engine(backend, *model, parameters, {.compute = c.compute, .share_prefixes = false});
   // On the CPU matrices are packed in the type that is multiplied.
   const double bytes = weights * dtype_size(backend.host_memory() ? c.compute : c.weights);
   const double reads = backend.host_memory()

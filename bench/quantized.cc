@@ -123,7 +123,8 @@ void measure_model(const Options& options, const Architecture& a, DType dtype, T
     bytes += static_cast<double>(type.size_bytes());
     (spec.name == model->head() ? head : weights) += static_cast<double>(spec.shape.elements());
   }
-  Engine engine(*backend, *model, parameters, {.max_requests = 1, .tokens_per_step = kPrompt});
+  Engine engine(*backend, *model, parameters,
+                {.max_requests = 1, .tokens_per_step = kPrompt, .share_prefixes = false});
   ceilings.measure(team);
   const double prefill_s = fastest(engine, requests_of(1, kPrompt, 1, a.vocabulary), options.rounds);
   const double decode_s = fastest(engine, requests_of(1, 1, kAnswer + 1, a.vocabulary), options.rounds) -

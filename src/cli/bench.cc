@@ -277,6 +277,7 @@ void Bench::prefill() {
   const Model& model = *subject.model;
   EngineOptions options;
   options.compute = compute_;
+  options.share_prefixes = false;  // every round computes its prompts
   options.max_requests = 1;
   options.context_length = std::min<int64_t>(model.shape().context_length, 1024);
   const int64_t length = options.context_length / 2;
@@ -317,6 +318,7 @@ double Bench::decode_ceiling(const Subject& subject, int64_t requests, double me
 void Bench::decode_requests(Subject& subject, int64_t requests, int64_t prompt, int64_t tokens) {
   EngineOptions options;
   options.compute = compute_;
+  options.share_prefixes = false;  // every round computes its prompts
   options.max_requests = requests;
   options.context_length = prompt + tokens;
   options.tokens_per_step = std::max(options.tokens_per_step, requests * prompt);  // all prompts in one
