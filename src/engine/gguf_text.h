@@ -6,7 +6,8 @@
 
 namespace vertebra {
 
-// Throws unimplemented for a tokenizer that GGUF has no name for.
+// Throws unimplemented for a tokenizer that files cannot say: a kind or a pre-tokenizer without a name, or
+// one that cuts a text otherwise once it is read back.
 void add_gguf_text(const ModelText& text, const std::string& source, GgufMetadata& metadata);
 
 }  // namespace vertebra
