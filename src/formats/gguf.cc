@@ -1,6 +1,7 @@
 // Maps GGUF files and hands out their tensors; writes them. The header is checked in gguf_header.cc.
 #include "formats/gguf.h"
 
+#include <algorithm>
 #include <cstring>
 #include <fstream>
 #include <unordered_set>
@@ -94,7 +95,7 @@ std::string header_text(const GgufMetadata& metadata, const std::vector<GgufEntr
 
 void check_tensors(const std::vector<GgufEntry>& tensors, const std::string& source) {
   std::unordered_set<std::string_view> names;
-  for (const auto& [name, type, begin] : tensors) {
+  for (const auto& [name, type, begin, part] : tensors) {
     require(names.insert(name).second, "'{}': the tensor name '{}' is used twice", source, name);
     require(!name.empty() && name.size() <= kMostNameBytes,
             "'{}': the tensor name '{}' has {} bytes, 1 to {} were wanted", source, name, name.size(),
@@ -111,13 +112,78 @@ void check_tensors(const std::vector<GgufEntry>& tensors, const std::string& sou
   }
 }
 
+// As the files of a model in several are named; the number counts from 0.
+fs::path part_path(const fs::path& first, int64_t number, int64_t count) {
+  const std::string name = first.filename().string(), ending = fmt::format("-00001-of-{:05}.gguf", count);
+  require(name.ends_with(ending), Code::kInvalidArgument,
+          "'{}' is the first of {} files, so its name should end in '{}': the others are looked for by it",
+          first.string(), count, ending);
+  return first.parent_path() / fmt::format("{}-{:05}-of-{:05}.gguf",
+                                           name.substr(0, name.size() - ending.size()), number + 1, count);
+}
+
 }  // namespace
 
-GgufFile::GgufFile(const fs::path& path)
-    : path_(path),
-      file_(std::make_shared<MappedFile>(path)),
-      header_(parse_gguf_header(file_->text(), path.string())) {
+GgufHeader GgufFile::open_part(const fs::path& path) {
+  auto file = std::make_shared<MappedFile>(path);
+  GgufHeader header = parse_gguf_header(file->text(), path.string());
+  parts_.push_back({std::move(file), header.data_begin});
+  return header;
+}
+
+GgufFile::GgufFile(const fs::path& path) : path_(path) {
+  header_ = open_part(path);
+  constexpr int64_t kMostParts = 65535;
+  const int64_t count = header_.metadata.integer("split.count").value_or(1),
+                number = header_.metadata.integer("split.no").value_or(0);
+  require(count >= 0 && count <= kMostParts && number >= 0 && number < std::max<int64_t>(count, 1),
+          Code::kDataLoss,
+          "'{}': split.no is {} and split.count {}: a number below a count of up to {} was wanted",
+          path.string(), number, count, kMostParts);
+  if (number > 0) {  // another than the first was named
+    const std::string name = path.filename().string(),
+                      ending = fmt::format("-{:05}-of-{:05}.gguf", number + 1, count);
+    require(name.ends_with(ending), Code::kInvalidArgument,
+            "'{}' is number {} of {} files, so its name should end in '{}': the others are looked for by it",
+            path.string(), number + 1, count, ending);
+    path_ = path.parent_path() /
+            fmt::format("{}-00001-of-{:05}.gguf", name.substr(0, name.size() - ending.size()), count);
+    parts_.clear();
+    require(fs::exists(path_), Code::kNotFound, "'{}' is number {} of {} files, of which '{}' is missing",
+            path.string(), number + 1, count, path_.string());
+    header_ = open_part(path_);
+    require(header_.metadata.integer("split.no").value_or(-1) == 0 &&
+                header_.metadata.integer("split.count").value_or(0) == count,
+            Code::kDataLoss, "'{}' is not the first of {} files, as its name says", path_.string(), count);
+  }
+  if (count > 1) open_others(count);
   for (size_t i = 0; i < header_.entries.size(); ++i) index_.emplace(header_.entries[i].name, i);
+}
+
+void GgufFile::open_others(int64_t count) {
+  std::unordered_set<std::string> names;
+  for (const GgufEntry& entry : header_.entries) names.insert(entry.name);
+  for (int64_t i = 1; i < count; ++i) {
+    const fs::path path = part_path(path_, i, count);
+    require(fs::exists(path), Code::kNotFound, "'{}' is the first of {} files, of which '{}' is missing",
+            path_.string(), count, path.string());
+    const GgufHeader header = open_part(path);
+    const int64_t number = header.metadata.integer("split.no").value_or(-1),
+                  of = header.metadata.integer("split.count").value_or(-1);
+    require(number == i && of == count, Code::kDataLoss,
+            "'{}': split.no is {} and split.count {}, by its name {} and {} were wanted", path.string(),
+            number, of, i, count);
+    for (GgufEntry entry : header.entries) {
+      require(names.insert(entry.name).second, Code::kDataLoss,
+              "'{}': tensor '{}' is in an earlier one of the {} files too", path.string(), entry.name, count);
+      entry.part = static_cast<uint32_t>(i);
+      header_.entries.push_back(std::move(entry));
+    }
+  }
+  const int64_t total = header_.metadata.integer("split.tensors.count").value_or(-1);
+  require(total == -1 || total == static_cast<int64_t>(header_.entries.size()), Code::kDataLoss,
+          "'{}': split.tensors.count is {}, but its {} files hold {} tensors", path_.string(), total, count,
+          header_.entries.size());
 }
 
 const GgufEntry* GgufFile::find(std::string_view name) const {
@@ -133,10 +199,11 @@ Tensor GgufFile::read(std::string_view name) const {
 }
 
 Tensor GgufFile::read(const GgufEntry& entry) const {
-  const std::byte* data = file_->bytes().data() + header_.data_begin + entry.begin;
+  const Part& part = parts_[entry.part];
+  const std::byte* data = part.file->bytes().data() + part.data_begin + entry.begin;
   const size_t size = dtype_size(entry.type.dtype);  // 0 for blocks, which are read at any address
   if (size == 0 || reinterpret_cast<uintptr_t>(data) % size == 0)
-    return Tensor::view(entry.type, data, file_);
+    return Tensor::view(entry.type, data, part.file);
   Tensor out(entry.type);
   std::memcpy(out.raw(), data, entry.type.size_bytes());
   return out;

@@ -90,6 +90,7 @@ struct GgufEntry {
   std::string name;
   TensorType type;
   uint64_t begin = 0;  // bytes from the start of the data
+  uint32_t part = 0;   // the file of a model in several
 };
 
 struct GgufHeader {
@@ -107,10 +108,12 @@ GgufHeader parse_gguf_header(std::string_view file, const std::string& source);
 
 class GgufFile {
  public:
+  // A model in several files (NAME-00001-of-00003.gguf) is opened whole, whichever of them is named. Throws
+  // not_found for one that is missing, data_loss for files that do not belong together.
   explicit GgufFile(const std::filesystem::path& path);
 
-  const std::filesystem::path& path() const { return path_; }
-  const GgufHeader& header() const { return header_; }
+  const std::filesystem::path& path() const { return path_; }  // the first, of several
+  const GgufHeader& header() const { return header_; }         // of the first, with the tensors of all
   const GgufMetadata& metadata() const { return header_.metadata; }
   const std::vector<GgufEntry>& entries() const { return header_.entries; }
   const GgufEntry* find(std::string_view name) const;
@@ -119,8 +122,15 @@ class GgufFile {
   Tensor read(const GgufEntry& entry) const;
 
  private:
+  struct Part {
+    std::shared_ptr<const MappedFile> file;
+    uint64_t data_begin = 0;
+  };
+  GgufHeader open_part(const std::filesystem::path& path);
+  void open_others(int64_t count);
+
   std::filesystem::path path_;
-  std::shared_ptr<const MappedFile> file_;
+  std::vector<Part> parts_;
   GgufHeader header_;
   std::unordered_map<std::string, size_t> index_;
 };

@@ -135,9 +135,18 @@ SafetensorsModel SafetensorsModel::open(const fs::path& path) {
 void SafetensorsModel::open_index(const fs::path& folder, const fs::path& index) {
   // Keys in a tree here, not in base/json's list: an index may name a million tensors.
   const std::string text = read_file(index);
-  const nlohmann::json value = nlohmann::json::parse(text, nullptr, false);
+  std::unordered_set<std::string> keys;
+  std::string twice;
+  const auto find_twice = [&](int depth, nlohmann::json::parse_event_t event, nlohmann::json& parsed) {
+    if (event == nlohmann::json::parse_event_t::key && depth == 2 &&
+        !keys.insert(parsed.get_ref<const std::string&>()).second)
+      twice = parsed.get<std::string>();
+    return true;
+  };
+  const nlohmann::json value = nlohmann::json::parse(text, find_twice, false);
   require(value.is_object() && value.contains("weight_map") && value["weight_map"].is_object(),
           "'{}' is not valid JSON with a 'weight_map' of tensor names to files", index.string());
+  require(twice.empty(), Code::kDataLoss, "'{}' has the key '{}' twice", index.string(), twice);
   std::map<std::string, size_t> shard_at;
   for (const auto& [name, file] : value["weight_map"].items()) {
     require(file.is_string(), "'{}': tensor '{}' is mapped to something that is not a file name",
@@ -147,10 +156,24 @@ void SafetensorsModel::open_index(const fs::path& folder, const fs::path& index)
             "'{}': tensor '{}' is mapped to '{}', a name of a file in the same folder was wanted",
             index.string(), name, file_name);
     const auto [at, added] = shard_at.try_emplace(file_name, shards_.size());
-    if (added) shards_.emplace_back(folder / file_name);
+    if (added) {
+      require(fs::is_regular_file(folder / file_name), Code::kNotFound,
+              "'{}' says that tensor '{}' is in '{}', but there is no such file: was it downloaded?",
+              index.string(), name, file_name);
+      shards_.emplace_back(folder / file_name);
+    }
     require(shards_[at->second].contains(name), Code::kDataLoss,
             "'{}' says that '{}' has tensor '{}', it has not", index.string(), file_name, name);
     shard_of_.emplace(name, at->second);
+  }
+  for (size_t i = 0; i < shards_.size(); ++i) {
+    for (const SafetensorsEntry& entry : shards_[i].entries()) {
+      const auto listed = shard_of_.find(entry.name);
+      require(listed == shard_of_.end() || listed->second == i, Code::kDataLoss,
+              "'{}' has tensor '{}' too, which '{}' says is in '{}'", shards_[i].path().string(), entry.name,
+              index.string(),
+              shards_[listed == shard_of_.end() ? i : listed->second].path().filename().string());
+    }
   }
 }
 

@@ -195,5 +195,72 @@ TEST_F(Gguf, EveryCutIsNoticedAndMutationsNeverCrash) {
   }
 }
 
+// A model in three files, the first of which has the metadata and no tensor.
+class SplitGguf : public Gguf {
+ protected:
+  fs::path part(int number) const { return folder_ / fmt::format("m-{:05}-of-00003.gguf", number); }
+  void write_part(int number, std::vector<std::string> tensors, int claimed, int count = 3) {
+    GgufMetadata metadata("test");
+    metadata.set("split.no", GgufValue{GgufType::kU16, int64_t{claimed}});
+    metadata.set("split.count", GgufValue{GgufType::kU16, int64_t{count}});
+    metadata.set("split.tensors.count", GgufValue{GgufType::kI32, int64_t{3}});
+    if (number == 1) metadata.set("general.architecture", GgufValue::string("llama"));
+    std::vector<GgufEntry> entries;
+    for (const std::string& name : tensors) entries.push_back({name, {DType::kF32, {4}}, 0});
+    GgufWriter writer(part(number), metadata, entries);
+    for (size_t i = 0; i < tensors.size(); ++i)
+      writer.write(
+          Tensor::from<float>({4}, {static_cast<float>(number), static_cast<float>(i), 0.5f, -1.0f}));
+    writer.commit();
+  }
+  void write_all() {
+    write_part(1, {}, 0);
+    write_part(2, {"a", "b"}, 1);
+    write_part(3, {"c"}, 2);
+  }
+  void expect_refused(const fs::path& path, const std::vector<std::string>& words) {
+    try {
+      GgufFile file(path);
+      ADD_FAILURE() << "was opened";
+    } catch (const Error& error) {
+      for (const std::string& word : words)
+        EXPECT_NE(std::string(error.what()).find(word), std::string::npos) << word << " in " << error.what();
+    }
+  }
+};
+
+TEST_F(SplitGguf, IsOpenedWholeWhicheverIsNamed) {
+  write_all();
+  for (const int named : {1, 2, 3}) {
+    const GgufFile file(part(named));
+    EXPECT_EQ(file.path(), part(1));
+    EXPECT_EQ(*file.metadata().string("general.architecture"), "llama");
+    ASSERT_EQ(file.entries().size(), 3u);
+    EXPECT_EQ(file.read("b").at(0), 2);
+    EXPECT_EQ(file.read("b").at(1), 1);
+    EXPECT_EQ(file.read("c").at(0), 3);
+  }
+}
+
+TEST_F(SplitGguf, FilesThatDoNotBelongTogetherAreRefused) {
+  write_all();
+  fs::remove(part(3));
+  expect_refused(part(2), {"m-00003-of-00003.gguf", "missing"});
+  write_part(3, {"b"}, 2);
+  expect_refused(part(1), {"m-00003-of-00003.gguf", "'b'", "earlier"});
+  write_part(3, {"c"}, 1);
+  expect_refused(part(1), {"m-00003-of-00003.gguf", "split.no is 1"});
+  write_part(3, {"c"}, 2, 4);
+  expect_refused(part(1), {"split.count 4"});
+  write_part(3, {"c", "d"}, 2);
+  expect_refused(part(1), {"split.tensors.count is 3", "4 tensors"});
+  write_part(1, {}, 5);
+  expect_refused(part(1), {"split.no is 5"});
+  write_all();
+  fs::rename(part(1), folder_ / "other.gguf");
+  expect_refused(folder_ / "other.gguf", {"-00001-of-00003.gguf"});
+  expect_refused(part(2), {"m-00001-of-00003.gguf", "missing"});
+}
+
 }  // namespace
 }  // namespace vertebra

@@ -183,5 +183,35 @@ TEST_F(Safetensors, ReadsShards) {
   EXPECT_THROW(SafetensorsModel::open(folder_ / "absent"), Error);
 }
 
+TEST_F(Safetensors, AnIndexThatLiesIsRefused) {
+  const std::string first = "model-00001-of-00002.safetensors", second = "model-00002-of-00002.safetensors";
+  const auto write = [&](const std::string& file, std::vector<std::string> names) {
+    std::vector<NamedTensor> tensors;
+    for (const std::string& name : names) tensors.push_back({name, Tensor::scalar(1.0f)});
+    write_safetensors(folder_ / file, tensors);
+  };
+  const auto refused_with = [&](const std::string& map) -> std::string {
+    write_file_atomic(folder_ / "model.safetensors.index.json", R"({"weight_map": )" + map + "}");
+    try {
+      SafetensorsModel::open(folder_);
+    } catch (const Error& error) {
+      return error.what();
+    }
+    return "accepted";
+  };
+  const auto map_of = [&](const std::string& b) {
+    return fmt::format(R"({{"a": "{}", "b": "{}"}})", first, b);
+  };
+  write(first, {"a"});
+  EXPECT_NE(refused_with(map_of(second)).find(second + "', but there is no such file"), std::string::npos);
+  write(second, {"b"});
+  EXPECT_EQ(refused_with(map_of(second)), "accepted");
+  EXPECT_NE(refused_with(map_of(first)).find("has tensor 'b', it has not"), std::string::npos);
+  write(second, {"b", "a"});
+  EXPECT_NE(refused_with(map_of(second)).find("has tensor 'a' too"), std::string::npos);
+  EXPECT_NE(refused_with(fmt::format(R"({{"a": "{}", "a": "{}"}})", first, second)).find("'a' twice"),
+            std::string::npos);
+}
+
 }  // namespace
 }  // namespace vertebra
