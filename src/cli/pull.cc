@@ -8,6 +8,7 @@
 #include "base/progress.h"
 #include "cli/command.h"
 #include "cli/model_argument.h"
+#include "models/model.h"
 
 namespace vertebra::cli {
 namespace {
@@ -30,7 +31,12 @@ class PullCommand final : public Command {
   }
 
   int run(const GlobalOptions& global) override {
-    const PullRequest request{parse_hub_model(model_), files_};
+    PullRequest request{parse_hub_model(model_), files_, {}};
+    // An architecture that is not known is told before its weights are fetched; --file fetches them all the
+    // same.
+    request.check_config = [&](const fs::path& config) {
+      make_model(read_json_file(config), request.model.to_string() + ": config.json");
+    };
     const PullResult result = pull(HubOptions::from_environment(), request);
     if (global.json) {
       print_json({{"model", request.model.to_string()},

@@ -1,5 +1,6 @@
 #include "hub/pull.h"
 
+#include <algorithm>
 #include <atomic>
 #include <future>
 #include <mutex>
@@ -69,8 +70,12 @@ class Pull {
     const FolderLock lock(folder_);
     if (const auto old = manifest_of(folder_)) manifest_ = *old;
     Selection selection = select_files(repository_, request_.files, request_.model.choice, name());
-    if (selection.has_index) add_shards(selection);
     check_room(selection.files);
+    if (request_.files.empty() && selection.files[0].path == "config.json") check_folder(selection);
+    if (selection.has_index) {
+      add_shards(selection);
+      check_room(selection.files);
+    }
     fetch(selection.files);
     write();
     return result(selection.files);
@@ -86,6 +91,20 @@ class Pull {
     return it != manifest_.files.end() && it->second.size_bytes == file.size_bytes &&
            (file.sha256.empty() || it->second.sha256 == file.sha256) &&
            fs::file_size(folder_ / file.path, none) == file.size_bytes && !none;
+  }
+
+  // What can be known of a model folder before gigabytes of weights come.
+  void check_folder(const Selection& selection) {
+    const auto has = [&](const char* path) {
+      return std::any_of(selection.files.begin(), selection.files.end(),
+                         [&](const RemoteFile& each) { return each.path == path; });
+    };
+    if (!has("tokenizer.json") && !has("tokenizer.model"))
+      log_warning(
+          "{}: the repository has neither tokenizer.json nor tokenizer.model, so the model will have no text",
+          name());
+    fetch({selection.files[0]});
+    if (request_.check_config) request_.check_config(folder_ / "config.json");
   }
 
   // The index first: it says which shards there are.

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <filesystem>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -15,6 +16,9 @@ namespace vertebra {
 struct PullRequest {
   HubModel model;
   std::vector<std::string> files;  // by name; empty: what the model needs
+  // Called with a folder's config.json before its weights are fetched; throws for a model that is of no use
+  // here.
+  std::function<void(const std::filesystem::path& config)> check_config;
 };
 
 struct PullResult {

@@ -41,7 +41,7 @@ def check_quality(program, peer, folder):
 
     assert ours["tokens"] == 2 * 255, ours["tokens"]
     for found, wanted, within in (
-            (ours["perplexity"]["model"], theirs("Mean PPL(Q)"), 0.01),
+            (ours["perplexity"]["model"], theirs("Mean PPL(Q)"), 0.03),
             (ours["perplexity"]["reference"], theirs("Mean PPL(base)"), 0.01),
             (ours["kl_divergence"]["mean"], theirs("Mean    KLD"), 0.05),
             (ours["kl_divergence"]["p99"], theirs("99.0%   KLD"), 0.15),

@@ -42,7 +42,7 @@ class PullTest : public ::testing::Test {
   }
 
   PullResult pull_model(const std::string& name, std::vector<std::string> files = {}) {
-    return pull(options_, {parse_hub_model("hf:" + name), std::move(files)});
+    return pull(options_, {parse_hub_model("hf:" + name), std::move(files), {}});
   }
   // The error of a pull that must fail.
   Error error_of(const std::string& name, std::vector<std::string> files = {}) {
@@ -132,6 +132,16 @@ TEST_F(PullTest, TakesOnlyWhatIsNeeded) {
                                            "tokenizer.json"};
   EXPECT_EQ(names_in(result.folder), wanted);
   EXPECT_EQ(find_damage(result.folder, read_manifest(result.folder)), std::nullopt);
+}
+
+TEST_F(PullTest, AModelOfNoUseIsFoundOutBeforeItsWeightsCome) {
+  PullRequest request{parse_hub_model("hf:plain/m"), {}, [](const fs::path& config) {
+                        fail(Code::kUnimplemented, "unknown: {}", read_file(config));
+                      }};
+  EXPECT_THROW(pull(options_, request), Error);
+  EXPECT_EQ(requests_for("/resolve/").size(), 1U);
+  request.files = {"model.safetensors"};  // by name it comes all the same
+  pull(options_, request);
 }
 
 TEST_F(PullTest, SecondPullBringsNothing) {
