@@ -19,6 +19,7 @@ using std::chrono::milliseconds;
 
 constexpr size_t kLongestAnswer = 32 << 20;   // of the list of files
 constexpr uint64_t kProgressBytes = 1 << 20;  // that an attempt must bring not to count as failed
+constexpr milliseconds kLongWait{4'000};      // that is told
 constexpr milliseconds kNap{50};              // how long an interrupt waits for us
 
 HttpOptions http_options(const HubOptions& options, const std::function<bool()>& cancelled) {
@@ -221,7 +222,12 @@ bool Patience::wait(const HttpResponse& response) {
             format_duration(static_cast<double>(*asked)));
     delay = std::max(delay, wanted);
   }
-  log_debug("{}: {}; again in {} ms", what_, trouble, delay.count());
+  if (delay >= kLongWait) {
+    log_info("{}: {}; again in {}", what_, trouble,
+             format_duration(static_cast<double>(delay.count()) / 1000));
+  } else {
+    log_debug("{}: {}; again in {} ms", what_, trouble, delay.count());
+  }
   const auto until = std::chrono::steady_clock::now() + delay;
   while (std::chrono::steady_clock::now() < until) {
     if (cancelled_()) return false;

@@ -280,8 +280,8 @@ fs::path find_pulled(const fs::path& cache, const HubModel& model) {
       if (const auto path = model_in(folder, *manifest, model)) return *path;
     }
   }
-  fail(Code::kNotFound, "{} has not been pulled (nothing of it in '{}'): vertebra pull {}", model.to_string(),
-       home_of(cache, model).string(), model.to_string());
+  fail(Code::kNotFound, "{} has not been pulled, or not whole (looked in '{}'): vertebra pull {}",
+       model.to_string(), home_of(cache, model).string(), model.to_string());
 }
 
 }  // namespace vertebra

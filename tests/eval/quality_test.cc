@@ -13,6 +13,7 @@
 #include "base/interrupt.h"
 #include "eval/weight_sizes.h"
 #include "models/model_folder.h"
+#include "tests/engine/tiny_model.h"
 #include "text/bpe_trainer.h"
 #include "train/evaluate.h"
 
@@ -62,14 +63,17 @@ class CompareModels : public ::testing::Test {
 
   // A model of random weights; `noise` moves some of them a little. `vocabulary` of the tokenizer and the
   // model.
-  Assistant open(const std::string& name, float noise, int vocabulary = 300) {
+  Assistant open(const std::string& name, float noise, int vocabulary = 300,
+                 const std::string& type = "llama") {
     const fs::path path = folder_ / name;
     fs::create_directories(path);
     BpeTrainerOptions options;
     options.vocab_size = vocabulary;
     const Tokenizer tokenizer = train_bpe_documents({kSampleText}, options);
-    const auto model = make_model(
-        default_config("llama", {{"depth", 2}, {"embedding", 64}}, tokenizer.vocab_size(), kContext), "test");
+    const auto model = make_model(type == "llama" ? default_config("llama", {{"depth", 2}, {"embedding", 64}},
+                                                                   tokenizer.vocab_size(), kContext)
+                                                  : tiny_config(type),
+                                  "test");
     std::vector<NamedTensor> parameters;
     for (const ParameterSpec& spec : model->parameters()) {
       Tensor value = initial_value(spec, 1);
@@ -145,6 +149,18 @@ TEST_F(CompareModels, LossesAreThoseOfTheDenseForwardPass) {
   EXPECT_LT(quality.mean_common_prefix, static_cast<double>(quality.continuation));
   const Quality again = compare_models(*backend_, reference, model, kSampleText, options);
   EXPECT_EQ(json_line(again.to_json()), json_line(quality.to_json()));
+}
+
+TEST_F(CompareModels, MemoriesOfOtherKindsBeginAnewWithEveryWindow) {
+  for (const char* type : {"lfm2", "qwen3_5_text", "gpt_oss"}) {
+    const Assistant model = open(type, 0, 300, type);
+    QualityOptions options;
+    options.windows = 3;
+    options.window = 100;
+    options.prompts = 2;
+    const Quality quality = compare_models(*backend_, model, model, kSampleText, options);
+    EXPECT_NEAR(quality.loss.mean, dense_loss(model, quality), 1e-4) << type;
+  }
 }
 
 TEST_F(CompareModels, WhatCannotBeComparedIsRefused) {
