@@ -1,4 +1,4 @@
-// The sampling flags that chat and generate share.
+// The flags that chat and generate share, and those among them that serve has too.
 #pragma once
 
 #include <CLI/CLI.hpp>
@@ -11,36 +11,14 @@
 
 namespace vertebra::cli {
 
-struct GenerationFlags {
-  std::string model;
-  std::vector<std::string> prompts;
-  TextOptions text;
+// How a model is held and run.
+struct ServingFlags {
   int64_t context = 0;
   std::optional<int64_t> draft_tokens;
   std::optional<bool> dequantize;
   std::string cache = "f32";
 
-  void add(CLI::App& app) {
-    app.add_option("model", model, "A model folder, a GGUF file, or a run folder")->required();
-    app.add_option("-p,--prompt", prompts, "A prompt; may be given several times")->allow_extra_args(false);
-    app.add_option("-n,--max-tokens", text.max_tokens,
-                   "Longest answer in tokens (default: what the context holds)")
-        ->check(CLI::Range(int64_t{1}, int64_t{1} << 24));
-    app.add_option("--temperature", text.sampling.temperature, "0: the likeliest token")
-        ->capture_default_str();
-    app.add_option("--top-k", text.sampling.top_k, "Keep the k likeliest tokens (0: all)")
-        ->capture_default_str();
-    app.add_option("--top-p", text.sampling.top_p,
-                   "Keep the likeliest tokens that together have this probability")
-        ->capture_default_str();
-    app.add_option("--min-p", text.sampling.min_p,
-                   "Keep tokens with this share of the likeliest's probability")
-        ->capture_default_str();
-    app.add_option("--repetition-penalty", text.sampling.repetition_penalty, "Above 1: repeat less")
-        ->capture_default_str();
-    app.add_option("--seed", text.sampling.seed, "The same seed gives the same text")->capture_default_str();
-    app.add_option("--stop", text.stop, "End the answer before this text; may be given several times")
-        ->allow_extra_args(false);
+  void add_serving(CLI::App& app) {
     app.add_option("--context", context, "Context length in tokens (default: the model's)")
         ->check(CLI::Range(int64_t{2}, int64_t{1} << 24));
     app.add_option(
@@ -65,10 +43,45 @@ struct GenerationFlags {
   // A device compiles one more step for every number of rows: there nothing is tried unless asked for.
   EngineOptions engine(const Backend& backend) const {
     EngineOptions out;
-    out.max_requests = 1;
     out.draft_tokens = draft_tokens.value_or(backend.host_memory() ? 8 : 0);
     out.context_length = context;
     out.cache = *dtype_from_name(cache);
+    return out;
+  }
+};
+
+struct GenerationFlags : ServingFlags {
+  std::string model;
+  std::vector<std::string> prompts;
+  TextOptions text;
+
+  void add(CLI::App& app) {
+    app.add_option("model", model, "A model folder, a GGUF file, or a run folder")->required();
+    app.add_option("-p,--prompt", prompts, "A prompt; may be given several times")->allow_extra_args(false);
+    app.add_option("-n,--max-tokens", text.max_tokens,
+                   "Longest answer in tokens (default: what the context holds)")
+        ->check(CLI::Range(int64_t{1}, int64_t{1} << 24));
+    app.add_option("--temperature", text.sampling.temperature, "0: the likeliest token")
+        ->capture_default_str();
+    app.add_option("--top-k", text.sampling.top_k, "Keep the k likeliest tokens (0: all)")
+        ->capture_default_str();
+    app.add_option("--top-p", text.sampling.top_p,
+                   "Keep the likeliest tokens that together have this probability")
+        ->capture_default_str();
+    app.add_option("--min-p", text.sampling.min_p,
+                   "Keep tokens with this share of the likeliest's probability")
+        ->capture_default_str();
+    app.add_option("--repetition-penalty", text.sampling.repetition_penalty, "Above 1: repeat less")
+        ->capture_default_str();
+    app.add_option("--seed", text.sampling.seed, "The same seed gives the same text")->capture_default_str();
+    app.add_option("--stop", text.stop, "End the answer before this text; may be given several times")
+        ->allow_extra_args(false);
+    add_serving(app);
+  }
+
+  EngineOptions engine(const Backend& backend) const {
+    EngineOptions out = ServingFlags::engine(backend);
+    out.max_requests = 1;
     return out;
   }
 };

@@ -124,34 +124,25 @@ std::string Assistant::name() const {
                                         : absolute.filename().string();
 }
 
-std::vector<int32_t> Assistant::chat_prompt(const Conversation& conversation) const {
+std::vector<int32_t> Assistant::chat_prompt(const Conversation& conversation, bool continues_last) const {
   require(encoder_.has_value(), Code::kFailedPrecondition,
           "'{}' has no chat template, so it cannot chat; 'vertebra generate' continues plain text",
           folder_.string());
-  return encoder_->encode(conversation, template_options_).tokens;
+  ChatTemplateOptions options = template_options_;
+  if (continues_last) {
+    options.add_generation_prompt = false;
+    options.continue_field = "content";
+  }
+  return encoder_->encode(conversation, options).tokens;
 }
 
 std::vector<int32_t> Assistant::text_prompt(const std::string& text) const { return tokenizer_.encode(text); }
 
-// A request in flight, with what its text has become so far. Lives on the heap: the engine calls back into
-// it.
-struct Assistant::Pending {
-  TextStream stream;
-  TextCallback on_text;
-  std::string text;
-  int64_t number = 0;
-  bool may_withhold = false;
-
-  bool push(const std::string& piece) {
-    text += piece;
-    return piece.empty() || !on_text || may_withhold || on_text(piece);
-  }
-};
-
-std::unique_ptr<Assistant::Pending> Assistant::submit(std::vector<int32_t> prompt, const TextOptions& options,
-                                                      const TextCallback& on_text) {
-  auto pending = std::make_unique<Pending>(
-      Pending{TextStream(tokenizer_, options.stop), on_text, {}, 0, withholds(options)});
+std::unique_ptr<TextGeneration> Assistant::start(std::vector<int32_t> prompt, const TextOptions& options,
+                                                 TextCallback on_text, std::string client,
+                                                 std::string cache_scope) {
+  std::unique_ptr<TextGeneration> generation(
+      new TextGeneration(TextStream(tokenizer_, options.stop), std::move(on_text), withholds(options)));
   GenerationRequest request;
   const auto room = engine_->context_length() - static_cast<int64_t>(prompt.size());
   require(room >= 1, Code::kOutOfRange,
@@ -163,23 +154,30 @@ std::unique_ptr<Assistant::Pending> Assistant::submit(std::vector<int32_t> promp
   request.stop_tokens = stop_tokens_;
   request.top_log_probabilities = options.top_log_probabilities;
   // Enough to find how the model rates the first word of each refusal.
-  if (pending->may_withhold) request.top_log_probabilities = std::max(request.top_log_probabilities, 64);
-  Pending* raw = pending.get();
-  pending->number = engine_->submit(std::move(request), [raw](const GeneratedToken& token) {
+  if (generation->may_withhold) request.top_log_probabilities = std::max(request.top_log_probabilities, 64);
+  request.client = std::move(client);
+  request.cache_scope = std::move(cache_scope);
+  TextGeneration* raw = generation.get();
+  generation->number = engine_->submit(std::move(request), [raw](const GeneratedToken& token) {
     const bool wanted = raw->push(raw->stream.push(token.id));
-    return wanted && !raw->stream.stopped() && !interrupt_requested();
+    return wanted && !raw->stream.stopped();
   });
-  return pending;
+  return generation;
 }
 
-TextResult Assistant::collect(Pending& pending) {
-  GenerationResult result = engine_->take(pending.number);
-  pending.push(pending.stream.finish());
+void Assistant::cancel(TextGeneration& generation) { engine_->cancel(generation.number); }
+bool Assistant::finished(const TextGeneration& generation) const {
+  return engine_->finished(generation.number);
+}
+
+TextResult Assistant::collect(TextGeneration& generation) {
+  GenerationResult result = engine_->take(generation.number);
+  generation.push(generation.stream.finish());
   TextResult out;
-  out.text = std::move(pending.text);
+  out.text = std::move(generation.text);
   out.stop_reason =
-      pending.stream.stopped() ? "stop_sequence" : std::string(stop_reason_name(result.stop_reason));
-  out.stop_sequence = pending.stream.stop_sequence();
+      generation.stream.stopped() ? "stop_sequence" : std::string(stop_reason_name(result.stop_reason));
+  out.stop_sequence = generation.stream.stop_sequence();
   out.prompt_tokens = result.prompt_tokens;
   out.cached_tokens = result.cached_prompt_tokens;
   out.output_tokens = static_cast<int64_t>(result.tokens.size());
@@ -187,9 +185,9 @@ TextResult Assistant::collect(Pending& pending) {
   out.accepted_tokens = result.accepted;
   out.log_probability = result.log_probability;
   out.tokens = std::move(result.tokens);
-  if (pending.may_withhold) {
+  if (generation.may_withhold) {
     withhold_if_unsure(out);
-    if (pending.on_text) pending.on_text(out.text);
+    if (generation.on_text) generation.on_text(out.text);
   }
   return out;
 }
@@ -213,22 +211,28 @@ void Assistant::withhold_if_unsure(TextResult& result) const {
   result.withheld = true;
 }
 
+void Assistant::run_to_end(const std::vector<std::unique_ptr<TextGeneration>>& generations) {
+  while (engine_->step()) {
+    if (!interrupt_requested()) continue;
+    for (const auto& each : generations) cancel(*each);
+  }
+}
+
 TextResult Assistant::generate(std::vector<int32_t> prompt, const TextOptions& options,
                                const TextCallback& on_text) {
-  const auto pending = submit(std::move(prompt), options, on_text);
-  while (engine_->step()) {
-  }
-  return collect(*pending);
+  std::vector<std::unique_ptr<TextGeneration>> generations;
+  generations.push_back(start(std::move(prompt), options, on_text));
+  run_to_end(generations);
+  return collect(*generations[0]);
 }
 
 std::vector<TextResult> Assistant::generate_all(std::vector<std::vector<int32_t>> prompts,
                                                 const TextOptions& options) {
-  std::vector<std::unique_ptr<Pending>> pending;
-  for (auto& prompt : prompts) pending.push_back(submit(std::move(prompt), options, {}));
-  while (engine_->step()) {
-  }
+  std::vector<std::unique_ptr<TextGeneration>> generations;
+  for (auto& prompt : prompts) generations.push_back(start(std::move(prompt), options, {}));
+  run_to_end(generations);
   std::vector<TextResult> out;
-  for (const auto& each : pending) out.push_back(collect(*each));
+  for (const auto& each : generations) out.push_back(collect(*each));
   return out;
 }
 

@@ -68,6 +68,30 @@ class TextStream {
   std::string pending_, stop_sequence_;
 };
 
+// An answer in the making: the engine calls back into it, so it stays where it is. Made and ended by
+// Assistant.
+class TextGeneration {
+ public:
+  TextGeneration(const TextGeneration&) = delete;
+  TextGeneration& operator=(const TextGeneration&) = delete;
+
+ private:
+  friend class Assistant;
+  using TextCallback = std::function<bool(const std::string& piece)>;
+  TextGeneration(TextStream text_stream, TextCallback callback, bool withholds)
+      : stream(std::move(text_stream)), on_text(std::move(callback)), may_withhold(withholds) {}
+  bool push(const std::string& piece) {
+    text += piece;
+    return piece.empty() || !on_text || may_withhold || on_text(piece);
+  }
+
+  TextStream stream;
+  TextCallback on_text;
+  std::string text;  // so far
+  int64_t number = 0;
+  bool may_withhold;
+};
+
 class Assistant {
  public:
   // `path`: a model folder, a GGUF file, or a run folder (its model/ is taken). Throws what the files
@@ -87,24 +111,34 @@ class Assistant {
   std::optional<bool> gate_passed() const { return gate_passed_; }
   std::string name() const;
 
-  // Prompts as token ids. chat_prompt throws failed_precondition for a model without a chat template.
-  std::vector<int32_t> chat_prompt(const Conversation& conversation) const;
+  // Whether it gives a refusal for a greedy answer that it holds improbable itself.
+  bool withholds_unsure_answers() const { return withholding_.below > 0; }
+
+  // Prompts as token ids. chat_prompt throws failed_precondition for a model without a chat template;
+  // `continues_last`: the answer goes on where the conversation's last message ends. Thread-safe.
+  std::vector<int32_t> chat_prompt(const Conversation& conversation, bool continues_last = false) const;
   std::vector<int32_t> text_prompt(const std::string& text) const;
 
   // Called with pieces of text as they become certain; returns false to stop.
   using TextCallback = std::function<bool(const std::string& piece)>;
   TextResult generate(std::vector<int32_t> prompt, const TextOptions& options,
                       const TextCallback& on_text = {});
+  // The same for a caller that drives the engine itself, with others beside it: start, then engine().step()
+  // until finished, then collect. Throws what Engine::submit throws. `client` and `cache_scope` as in
+  // GenerationRequest.
+  std::unique_ptr<TextGeneration> start(std::vector<int32_t> prompt, const TextOptions& options,
+                                        TextCallback on_text, std::string client = {},
+                                        std::string cache_scope = {});
+  void cancel(TextGeneration& generation);
+  bool finished(const TextGeneration& generation) const;
+  TextResult collect(TextGeneration& generation);
   // Many prompts at once, results in their order.
   std::vector<TextResult> generate_all(std::vector<std::vector<int32_t>> prompts, const TextOptions& options);
 
  private:
   Assistant(Backend& backend, std::filesystem::path path, ModelText text, EngineOptions options,
             WeightForm form);
-  struct Pending;
-  std::unique_ptr<Pending> submit(std::vector<int32_t> prompt, const TextOptions& options,
-                                  const TextCallback& on_text);
-  TextResult collect(Pending& pending);
+  void run_to_end(const std::vector<std::unique_ptr<TextGeneration>>& generations);
   bool withholds(const TextOptions& options) const;
   void withhold_if_unsure(TextResult& result) const;
 

@@ -507,6 +507,8 @@ int64_t Engine::waiting() const {
 }
 void Engine::forget_prefixes() { impl_->cache->forget(); }
 
+bool Engine::finished(int64_t request) const { return impl_->finished.contains(request); }
+
 GenerationResult Engine::take(int64_t request) {
   const auto it = impl_->finished.find(request);
   require(it != impl_->finished.end(), Code::kNotFound, "request {} is unknown or not finished", request);

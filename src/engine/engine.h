@@ -92,6 +92,8 @@ class Engine {
   // Ends a request: at the next step it is no longer there, and its result says kCancelled. Also from a
   // callback. False when it is unknown or has finished.
   bool cancel(int64_t request);
+  // Whether take has a result.
+  bool finished(int64_t request) const;
   // The result of a finished request, once.
   GenerationResult take(int64_t request);
 
