@@ -237,6 +237,7 @@ LoadedTemplate load_template(const fs::path& path) {
                      {}};
   out.options.bos_token = std::move(text.bos_token);
   out.options.eos_token = std::move(text.eos_token);
+  out.options.extra = std::move(text.other_tokens);
   return out;
 }
 

@@ -102,6 +102,7 @@ Assistant::Assistant(Backend& backend, fs::path path, ModelText text, EngineOpti
   }
   template_options_.bos_token = std::move(text.bos_token);
   template_options_.eos_token = std::move(text.eos_token);
+  template_options_.extra = std::move(text.other_tokens);
   template_options_.add_generation_prompt = true;
   if (text.chat_template.has_value()) {
     encoder_.emplace(tokenizer_,

@@ -48,7 +48,8 @@ std::vector<int32_t> read_stop_tokens(const fs::path& folder, const Tokenizer& t
   return out.take();
 }
 
-// tokenizer_config.json writes a special token as a text or as an object with its content.
+// tokenizer_config.json writes a special token as a text or as an object with its content; folders of older
+// models have a file of its own for them.
 std::optional<std::string> token_text(const Json& config, const std::string& key) {
   const auto it = config.find(key);
   if (it == config.end()) return std::nullopt;
@@ -58,19 +59,45 @@ std::optional<std::string> token_text(const Json& config, const std::string& key
   return std::nullopt;
 }
 
+Json read_object(const fs::path& path) {
+  if (!fs::exists(path)) return Json::object();
+  Json out = read_json_file(path);
+  require(out.is_object(), "'{}' is not a JSON object", path.string());
+  return out;
+}
+
+// A template, or a list of {"name", "template"}, of which the one named default counts.
+std::optional<std::string> chat_template_of(const Json& config) {
+  const auto it = config.find("chat_template");
+  if (it == config.end()) return std::nullopt;
+  if (it->is_string()) return it->get<std::string>();
+  if (!it->is_array()) return std::nullopt;
+  for (const Json& entry : *it) {
+    if (!entry.is_object() || !entry.contains("template") || !entry["template"].is_string()) continue;
+    if (entry.contains("name") && entry["name"] == "default") return entry["template"].get<std::string>();
+  }
+  return std::nullopt;
+}
+
 std::optional<std::string> read_chat_template(const fs::path& folder, const Json& tokenizer_config) {
   if (fs::exists(folder / "chat_template.jinja")) return read_file(folder / "chat_template.jinja");
-  const auto it = tokenizer_config.find("chat_template");
-  if (it == tokenizer_config.end() || !it->is_string()) return std::nullopt;
-  return it->get<std::string>();
+  // Models that also see keep it in a file that their processor reads.
+  if (auto of_processor = chat_template_of(read_object(folder / "chat_template.json"))) return of_processor;
+  return chat_template_of(tokenizer_config);
 }
 
 ModelText read_folder(const fs::path& folder) {
   ModelText out{Tokenizer::load(folder), {}, {}, {}, {}, {}};
-  const fs::path config_path = folder / "tokenizer_config.json";
-  const Json config = fs::exists(config_path) ? read_json_file(config_path) : Json::object();
-  out.bos_token = token_text(config, "bos_token");
-  out.eos_token = token_text(config, "eos_token");
+  const Json config = read_object(folder / "tokenizer_config.json");
+  const Json older = read_object(folder / "special_tokens_map.json");
+  const auto special = [&](const char* key) {
+    return config.contains(key) ? token_text(config, key) : token_text(older, key);
+  };
+  out.bos_token = special("bos_token");
+  out.eos_token = special("eos_token");
+  for (const char* key : {"unk_token", "sep_token", "pad_token", "cls_token", "mask_token"}) {
+    if (auto text = special(key)) out.other_tokens[key] = std::move(*text);
+  }
   out.chat_template = read_chat_template(folder, config);
   out.chat_template_name = (folder / "chat_template.jinja").string();
   out.stop_tokens = read_stop_tokens(folder, out.tokenizer);

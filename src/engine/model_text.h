@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "base/json.h"
 #include "formats/gguf.h"
 #include "text/tokenizer.h"
 
@@ -19,6 +20,8 @@ struct ModelText {
   std::string chat_template_name;            // for errors
   std::optional<std::string> bos_token, eos_token;
   std::vector<int32_t> stop_tokens;
+  // What a template may name beside bos_token and eos_token: {"pad_token": "<pad>", ...}.
+  Json other_tokens = Json::object();
 };
 
 // `path`: a model folder or a GGUF file. Throws what the files deserve.

@@ -5,6 +5,7 @@
 
 #include <cstdio>
 #include <filesystem>
+#include <sstream>
 
 #include "base/file.h"
 #include "base/manifest.h"
@@ -133,6 +134,40 @@ TEST_F(Commands, TokenizerTrainsEncodesAndDecodes) {
   EXPECT_EQ(std::count(lines.out.begin(), lines.out.end(), '\n'), 3) << lines.out;
   EXPECT_EQ(run("tokenizer encode t.json --field t --jsonl - < lines.jsonl").out, lines.out);
   EXPECT_EQ(run("tokenizer encode t.json < text.txt").code, 0);
+}
+
+TEST_F(Commands, TokenizerRendersConversations) {
+  const fs::path model = make_model_folder();
+  write_file_atomic(model / "chat_template.jinja",
+                    "{{ bos_token }}{{ pad_token }}{% for m in messages %}[{{ m.role }}]{{ m.content }}"
+                    "{% generation %}{{ m.reasoning_content }}{% endgeneration %}{% endfor %}"
+                    "{{ mood }}{{ tools|length if tools }}{{ '>' if add_generation_prompt }}"
+                    "{{ raise_exception('no system') if messages[0].role == 'system' }}");
+  write_file_atomic(model / "tokenizer_config.json",
+                    R"({"bos_token": "<s>", "pad_token": {"content": "<pad>"}})");
+  write_file_atomic(
+      folder_ / "chats.jsonl",
+      R"({"messages": [{"role": "user", "content": "Hi", "name": null}], "mood": "!", "tools": [1, 2]})"
+      "\n"
+      R"({"messages": [{"role": "system", "content": "x"}]})"
+      "\n"
+      R"({"messages": [{"role": "assistant", "content": "A B ", "thinking": "T"}], "bos_token": "<b>",)"
+      R"( "continue_final_message": true})"
+      "\n");
+  EXPECT_NE(run("tokenizer render model --jsonl chats.jsonl").code, 0);
+  EXPECT_NE(stderr_text().find("no system"), std::string::npos);
+  const Outcome lines = run("tokenizer render model --keep-going --jsonl - < chats.jsonl");
+  ASSERT_EQ(lines.code, 0) << stderr_text();
+  std::istringstream stream(lines.out);
+  std::vector<Json> rows;
+  for (std::string line; std::getline(stream, line);) rows.push_back(parse_json(line, "line"));
+  ASSERT_EQ(rows.size(), 3u);
+  EXPECT_EQ(rows[0]["text"], "<s><pad>[user]Hi!2");
+  EXPECT_NE(rows[1]["error"].get<std::string>().find("no system"), std::string::npos);
+  EXPECT_EQ(rows[2]["text"], "<b><pad>[assistant]A B ");
+  // What {% generation %} wrote lies behind the text to continue.
+  EXPECT_EQ(rows[2]["assistant_spans"][0][0], rows[2]["assistant_spans"][0][1]);
+  EXPECT_NE(run("tokenizer render text.txt --jsonl chats.jsonl").code, 0);
 }
 
 TEST_F(Commands, TokenizerNamesMistakes) {
