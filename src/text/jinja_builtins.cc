@@ -165,7 +165,7 @@ TestFn find_test(std::string_view name) {
       {">", is_greater},
       {"in",
        [](Runtime& rt, const Value& v, Arguments& args) { return rt.contains(only(rt, "in", args), v); }},
-      {"integer", [](Runtime&, const Value& v, Arguments&) { return v.is(Kind::kInt); }},
+      {"integer", [](Runtime&, const Value& v, Arguments&) { return v.is(Kind::kInt) || v.is(Kind::kHuge); }},
       {"iterable", test_iterable},
       {"le", at_most},
       {"<=", at_most},

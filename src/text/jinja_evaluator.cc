@@ -451,6 +451,8 @@ class Evaluator {
     if (operand.is_undefined()) runtime_.fail_undefined(operand);
     if (!operand.is_number())
       runtime_.fail("unary {} wants a number, found {}", expr.text, runtime_.type_name(operand));
+    if (operand.is(Kind::kHuge))
+      runtime_.fail("unary {} does not work with numbers beyond 63 bits", expr.text);
     if (expr.text == "+") return operand.is(Kind::kBool) ? Value(operand.integer()) : operand;
     if (operand.is(Kind::kFloat)) return Value(-operand.number());
     return arithmetic(runtime_, "-", Value(int64_t{0}), operand);

@@ -217,6 +217,7 @@ Value filter_int(Runtime& rt, const Value& v, Arguments& args) {
   const Value fallback = bound[0] ? *bound[0] : Value(int64_t{0});
   const int64_t base = bound[1] ? rt.to_int(*bound[1], "'int': base") : 10;
   if (v.is_integral()) return Value(v.integer());
+  if (v.is(Kind::kHuge)) return v;
   if (v.is_undefined()) rt.fail_undefined(v);
   double number = 0;
   if (v.is(Kind::kFloat)) {

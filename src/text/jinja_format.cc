@@ -27,6 +27,9 @@ class JsonWriter {
       case Kind::kInt:
         out += std::to_string(value.integer());
         return;
+      case Kind::kHuge:
+        out += std::to_string(value.huge());
+        return;
       case Kind::kFloat:
         out += number(value.number());
         return;
@@ -87,6 +90,8 @@ class JsonWriter {
         return key.integer() ? "true" : "false";
       case Kind::kInt:
         return std::to_string(key.integer());
+      case Kind::kHuge:
+        return std::to_string(key.huge());
       case Kind::kFloat:
         return number(key.number());
       default:

@@ -105,6 +105,7 @@ Value arithmetic(Runtime& rt, std::string_view op, const Value& a, const Value& 
   if (op == "%" && a.is_string()) return percent_format(rt, a, b);
   if (b.is_undefined()) rt.fail_undefined(b);
   if (a.is_integral() && b.is_integral()) return integer_arithmetic(rt, op, a.integer(), b.integer());
+  if (a.is(Kind::kHuge) || b.is(Kind::kHuge)) rt.fail("'{}' does not work with numbers beyond 63 bits", op);
   if (a.is_number() && b.is_number()) return float_arithmetic(rt, op, a.number(), b.number());
   if (op == "+" && a.is_string() && b.is_string()) {
     if (a.is_markup() || b.is_markup()) return rt.markup(rt.escaped(a) + rt.escaped(b));

@@ -138,8 +138,7 @@ Value Runtime::from_json(const Json& value) {
     case Json::value_t::number_integer:
       return Value(value.get<int64_t>());
     case Json::value_t::number_unsigned:
-      if (value.get<uint64_t>() > INT64_MAX)
-        fail("the number {} does not fit into 64 bits", value.get<uint64_t>());
+      if (value.get<uint64_t>() > INT64_MAX) return Value::huge(value.get<uint64_t>());
       return Value(value.get<int64_t>());
     case Json::value_t::number_float:
       return Value(value.get<double>());
@@ -227,6 +226,7 @@ std::string_view Runtime::type_name(const Value& value) const {
     case Kind::kBool:
       return "bool";
     case Kind::kInt:
+    case Kind::kHuge:
       return "int";
     case Kind::kFloat:
       return "float";
@@ -284,6 +284,8 @@ bool Runtime::equal(const Value& a, const Value& b) {
   step();
   if (a.is_number() && b.is_number()) {
     if (a.is_integral() && b.is_integral()) return a.integer() == b.integer();
+    if (a.is(Kind::kHuge) && b.is(Kind::kHuge)) return a.huge() == b.huge();
+    if (a.is(Kind::kHuge) ? b.is_integral() : a.is_integral() && b.is(Kind::kHuge)) return false;
     return a.number() == b.number();
   }
   if (a.kind() != b.kind()) return false;
@@ -325,6 +327,7 @@ bool Runtime::less(const Value& a, const Value& b) {
   if (b.is_undefined()) fail_undefined(b);
   if (a.is_number() && b.is_number()) {
     if (a.is_integral() && b.is_integral()) return a.integer() < b.integer();
+    if (a.is(Kind::kHuge) && b.is(Kind::kHuge)) return a.huge() < b.huge();
     return a.number() < b.number();
   }
   if (a.is_string() && b.is_string()) {
@@ -420,6 +423,8 @@ std::string Runtime::repr(const Value& value) {
       return value.integer() ? "True" : "False";
     case Kind::kInt:
       return std::to_string(value.integer());
+    case Kind::kHuge:
+      return std::to_string(value.huge());
     case Kind::kFloat:
       return python_repr(value.number());
     case Kind::kString:
@@ -509,6 +514,8 @@ std::string Runtime::key_of(const Value& key) {
     case Kind::kBool:
     case Kind::kInt:
       return "i" + std::to_string(key.integer());
+    case Kind::kHuge:
+      return "i" + std::to_string(key.huge());
     case Kind::kFloat:
       if (key.number() == std::floor(key.number()) && std::abs(key.number()) < 9e15) {
         return "i" + std::to_string(static_cast<int64_t>(key.number()));

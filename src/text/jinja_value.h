@@ -27,6 +27,7 @@ enum class Kind : uint8_t {
   kNone,
   kBool,
   kInt,
+  kHuge,  // a whole number of a variable that takes all 64 bits: it can be shown and compared
   kFloat,
   kString,  // object: Text
   kList,    // object: Sequence, as for the next four
@@ -60,6 +61,11 @@ class Value {
   explicit Value(bool value) : kind_(Kind::kBool), integer_(value) {}
   explicit Value(int64_t value) : kind_(Kind::kInt), integer_(value) {}
   explicit Value(double value) : kind_(Kind::kFloat), number_(value) {}
+  static Value huge(uint64_t value) {
+    Value out(static_cast<int64_t>(value));
+    out.kind_ = Kind::kHuge;
+    return out;
+  }
   Value(Kind kind, std::shared_ptr<Object> object, uint8_t depth = 1)
       : kind_(kind), depth_(depth), object_(std::move(object)) {}
 
@@ -71,11 +77,15 @@ class Value {
   bool is_markup() const;
   bool is_dict() const { return is(Kind::kDict); }
   bool is_integral() const { return is(Kind::kInt) || is(Kind::kBool); }
-  bool is_number() const { return is_integral() || is(Kind::kFloat); }
+  bool is_number() const { return is_integral() || is(Kind::kFloat) || is(Kind::kHuge); }
   bool is_sequence() const { return kind_ >= Kind::kList && kind_ <= Kind::kGenerator; }
 
-  int64_t integer() const { return integer_; }  // of kBool and kInt
-  double number() const { return is(Kind::kFloat) ? number_ : static_cast<double>(integer_); }
+  int64_t integer() const { return integer_; }                       // of kBool and kInt
+  uint64_t huge() const { return static_cast<uint64_t>(integer_); }  // of kHuge
+  double number() const {
+    if (is(Kind::kHuge)) return static_cast<double>(huge());
+    return is(Kind::kFloat) ? number_ : static_cast<double>(integer_);
+  }
   const std::string& text() const;          // of kString
   const std::vector<Value>& items() const;  // of the sequences
   const std::shared_ptr<Object>& object() const { return object_; }

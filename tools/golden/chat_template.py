@@ -131,7 +131,7 @@ CONVERSATIONS = {
 }
 
 VARIABLES = {"s": "Héllo, Wörld", "n": 7, "f": 2.5, "items_": [3, 1, 2], "d": {"b": 1, "a": "x", "items": 3},
-             "empty": [], "none_": None, "yes": True, "people": [{"name": "Zoé", "age": 3, "tags": {"x": 1}},
+             "empty": [], "big": 18446744073709551615, "none_": None, "yes": True, "people": [{"name": "Zoé", "age": 3, "tags": {"x": 1}},
                                                                  {"name": "ali", "age": 5}, {"name": "Bob", "age": 3}]}
 
 
