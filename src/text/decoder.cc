@@ -21,6 +21,8 @@ constexpr int kMaxDepth = 16;
 constexpr size_t kMaxSteps = 64;
 constexpr size_t kMaxReplacementBytes = 1 << 12;
 constexpr int kMaxStrip = 1 << 10;
+// Steps of a stranger's file may multiply what those before made.
+constexpr size_t kMaxTokenBytes = 1 << 16;
 
 std::string replaced(std::string_view text, std::string_view what, std::string_view with) {
   std::string out;
@@ -225,7 +227,11 @@ Decoder Decoder::from_json(const Json& section, bool byte_level, std::string_vie
 
 Decoder::Text Decoder::text(std::string_view spelling, bool first) const {
   Text text{std::string(spelling), false};
-  for (const auto& step : steps_) step->apply(text, first);
+  for (const auto& step : steps_) {
+    step->apply(text, first);
+    require(text.bytes.size() <= kMaxTokenBytes,
+            "the tokenizer's decoder makes more than {} bytes of a token", kMaxTokenBytes);
+  }
   return text;
 }
 

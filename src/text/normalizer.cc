@@ -17,7 +17,8 @@ namespace vertebra {
 
 struct Normalizer::Step {
   virtual ~Step() = default;
-  virtual std::string apply(std::string_view text) const = 0;
+  // `max_bytes`: what the result may have; steps that can lengthen text many times over mind it.
+  virtual std::string apply(std::string_view text, size_t max_bytes) const = 0;
 };
 
 namespace {
@@ -26,6 +27,16 @@ constexpr int kMaxDepth = 16;
 constexpr size_t kMaxSteps = 64;
 // A Replace may lengthen text; beyond this it is an attack, not a tokenizer.
 constexpr size_t kMaxReplacementBytes = 1 << 12;
+constexpr size_t kMaxPatternBytes = 1 << 12;
+// Unicode's forms make at most 11 bytes of one. Steps of a stranger's file may multiply what those before
+// made.
+constexpr size_t kMaxGrowth = 256, kAlwaysAllowedBytes = 1 << 16;
+
+void check_size(const std::string& text, size_t max_bytes) {
+  require(text.size() <= max_bytes,
+          "the tokenizer's normalizer makes more than {} bytes of a text: more than {} times its size",
+          max_bytes, kMaxGrowth);
+}
 // Below U+0300 every string is in NFC.
 constexpr char32_t kFirstNfcUnsafe = 0x300;
 
@@ -53,7 +64,7 @@ bool below_nfc_unsafe(std::string_view text) {
 struct NormalForm final : Normalizer::Step {
   int options;
   explicit NormalForm(int o) : options(o) {}
-  std::string apply(std::string_view text) const override {
+  std::string apply(std::string_view text, size_t) const override {
     const bool is_nfc = (options & (UTF8PROC_COMPOSE | UTF8PROC_COMPAT)) == UTF8PROC_COMPOSE;
     if (is_ascii(text) || (is_nfc && below_nfc_unsafe(text))) return std::string(text);
     std::string out;
@@ -90,7 +101,7 @@ struct NormalForm final : Normalizer::Step {
 // Maps each character by itself; broken bytes are kept.
 struct CharMap : Normalizer::Step {
   virtual void map(std::string& out, char32_t c) const = 0;
-  std::string apply(std::string_view text) const override {
+  std::string apply(std::string_view text, size_t) const override {
     std::string out;
     out.reserve(text.size());
     const char* const end = text.data() + text.size();
@@ -147,13 +158,14 @@ struct StripAccents final : CharMap {
 struct Replace final : Normalizer::Step {
   std::string literal, content;
   std::unique_ptr<Regex> regex;
-  std::string apply(std::string_view text) const override {
+  std::string apply(std::string_view text, size_t max_bytes) const override {
     std::string out;
     size_t from = 0;
     const auto replace = [&](size_t begin, size_t end) {
       out.append(text, from, begin - from);
       out += content;
       from = end;
+      check_size(out, max_bytes);
     };
     if (regex != nullptr) {
       regex->for_each_match(text, replace);
@@ -168,14 +180,14 @@ struct Replace final : Normalizer::Step {
 
 struct Prepend final : Normalizer::Step {
   std::string prefix;
-  std::string apply(std::string_view text) const override {
+  std::string apply(std::string_view text, size_t) const override {
     return text.empty() ? std::string() : prefix + std::string(text);
   }
 };
 
 struct Strip final : Normalizer::Step {
   bool left = true, right = true;
-  std::string apply(std::string_view text) const override {
+  std::string apply(std::string_view text, size_t) const override {
     const char* const end = text.data() + text.size();
     size_t begin = text.size(), stop = 0;  // first and one past the last character that is no space
     for (const char* p = text.data(); p < end;) {
@@ -247,7 +259,7 @@ struct Nmt final : CharMap {
 };
 
 struct SpellBytes final : Normalizer::Step {
-  std::string apply(std::string_view text) const override { return spell_bytes(text); }
+  std::string apply(std::string_view text, size_t) const override { return spell_bytes(text); }
 };
 
 // The map as the readers of tokenizer.json use it, which is not how SentencePiece does: grapheme by
@@ -274,7 +286,7 @@ struct Precompiled final : Normalizer::Step {
     }
   }
 
-  std::string apply(std::string_view text) const override {
+  std::string apply(std::string_view text, size_t max_bytes) const override {
     std::string out;
     for_valid_runs(text, out, [&](std::string_view run) {
       const char* const end = run.data() + run.size();
@@ -286,6 +298,7 @@ struct Precompiled final : Normalizer::Step {
         if (at > 0 && utf8proc_grapheme_break_stateful(static_cast<utf8proc_int32_t>(previous),
                                                        static_cast<utf8proc_int32_t>(c.code_point), &state)) {
           add_grapheme(out, run.substr(begin, at - begin));
+          check_size(out, max_bytes);
           begin = at;
         }
         previous = c.code_point;
@@ -300,7 +313,7 @@ struct Precompiled final : Normalizer::Step {
 struct SentencePiece final : Normalizer::Step {
   SentencePieceNormalizer normalizer;
   SentencePiece(const SentencePieceSpec& spec, const std::string& source) : normalizer(spec, source) {}
-  std::string apply(std::string_view text) const override { return normalizer.apply(text); }
+  std::string apply(std::string_view text, size_t) const override { return normalizer.apply(text); }
 };
 
 void parse_bert(std::vector<std::shared_ptr<const Normalizer::Step>>& steps, const Json& section,
@@ -326,7 +339,9 @@ std::shared_ptr<const Normalizer::Step> parse_replace(const Json& section, const
     step->regex = std::make_unique<Regex>(json_get<std::string>(pattern, "Regex", source), source);
   } else {
     step->literal = json_get<std::string>(pattern, "String", source);
-    require(!step->literal.empty(), "{}: Replace has an empty pattern", source);
+    require(!step->literal.empty() && step->literal.size() <= kMaxPatternBytes,
+            "{}: Replace has a pattern of {} bytes; 1 to {} were wanted", source, step->literal.size(),
+            kMaxPatternBytes);
   }
   return step;
 }
@@ -393,8 +408,12 @@ Normalizer Normalizer::sentencepiece(const SentencePieceSpec& spec, const std::s
 }
 
 std::string Normalizer::apply(std::string_view text) const {
+  const size_t max_bytes = kMaxGrowth * text.size() + kAlwaysAllowedBytes;
   std::string out(text);
-  for (const auto& step : steps_) out = step->apply(out);
+  for (const auto& step : steps_) {
+    out = step->apply(out, max_bytes);
+    check_size(out, max_bytes);
+  }
   return out;
 }
 

@@ -13,6 +13,7 @@ constexpr int kMaxDepth = 16;
 constexpr size_t kMaxSteps = 64;
 
 constexpr size_t kMaxReplacementBytes = 64;
+constexpr size_t kMaxPatternBytes = 1 << 12;
 
 bool is_number(char32_t c) { return char_class(c) == CharClass::kNumber; }
 bool is_space(char32_t c) { return char_class(c) == CharClass::kSpace; }
@@ -79,7 +80,9 @@ Pretokenizer::Step Pretokenizer::parse_split(const Json& section, const std::str
     step.regex.emplace(regex, source);
   } else {
     step.literal = json_get<std::string>(pattern, "String", source);
-    require(!step.literal.empty(), "{}: Split has an empty pattern", source);
+    require(!step.literal.empty() && step.literal.size() <= kMaxPatternBytes,
+            "{}: Split has a pattern of {} bytes; 1 to {} were wanted", source, step.literal.size(),
+            kMaxPatternBytes);
   }
   step.invert = json_get<bool>(section, "invert", source, false);
   step.behavior = parse_behavior(section, source, "");
@@ -162,7 +165,9 @@ void Pretokenizer::parse_into(const Json& section, const std::string& source, in
     Step step;
     step.behavior = Behavior::kRemoved;
     step.literal = json_get<std::string>(section, "delimiter", source);
-    require(!step.literal.empty(), "{}: the delimiter of CharDelimiterSplit is empty", source);
+    require(!step.literal.empty() && step.literal.size() <= kMaxReplacementBytes,
+            "{}: the delimiter of CharDelimiterSplit has {} bytes; 1 to {} were wanted", source,
+            step.literal.size(), kMaxReplacementBytes);
     steps_.push_back(std::move(step));
   } else if (type == "FixedLength") {
     Step step;

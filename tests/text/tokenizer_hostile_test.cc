@@ -131,6 +131,37 @@ TEST(HostileTokenizer, DeepNestingOfPartsIsRefused) {
   }
 }
 
+// Each step makes 4,000 bytes of one, of what the step before made.
+TEST(HostileTokenizer, PartsThatMultiplyEachOtherAreRefused) {
+  Json steps = Json::array();
+  for (int i = 0; i < 8; ++i) {
+    steps.push_back(
+        {{"type", "Replace"}, {"pattern", {{"String", "a"}}}, {"content", std::string(4000, 'a')}});
+  }
+  Json json = small();
+  json["normalizer"] = {{"type", "Sequence"}, {"normalizers", steps}};
+  try {
+    Tokenizer::from_json(json, "f.json").encode("banana");
+    FAIL() << "a text of terabytes";
+  } catch (const Error& error) {
+    EXPECT_NE(std::string(error.what()).find("normalizer makes more than"), std::string::npos)
+        << error.what();
+  }
+  json = small();
+  json["decoder"] = {{"type", "Sequence"}, {"decoders", steps}};
+  try {
+    Tokenizer::from_json(json, "f.json");
+    FAIL() << "a token of terabytes";
+  } catch (const Error& error) {
+    EXPECT_NE(std::string(error.what()).find("decoder makes more than"), std::string::npos) << error.what();
+  }
+  steps = Json::array(
+      {{{"type", "Replace"}, {"pattern", {{"String", std::string(5000, 'a')}}}, {"content", ""}}});
+  json = small();
+  json["normalizer"] = {{"type", "Sequence"}, {"normalizers", steps}};
+  EXPECT_NE(refusal(json).find("5000 bytes"), std::string::npos);
+}
+
 void use(const Tokenizer& tokenizer) {
   const std::string text = "Hello <|end|> world's 123\n\n <mask> é漢🙂 \xFF\xE2\x82";
   const std::vector<int32_t> ids = tokenizer.encode(text);
