@@ -20,6 +20,8 @@ constexpr int64_t kLeastItemBytes = int64_t{8} << 10, kMostItemBytes = int64_t{1
 constexpr int64_t kSerialValues = 4096;
 constexpr int64_t kRoundedPiece = 512;  // columns of a job: whole blocks
 constexpr int kItemsPerWorker = 4;
+// So many tiles of rows read a panel's blocks from a cache; more of them are worth expanding it.
+constexpr int64_t kFewTiles = 2;
 
 int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -60,7 +62,7 @@ class BlockProducts {
                                 carver.take<float>(args.m * (args.k / traits.elements)),
                                 carver.take<int32_t>(args.m * (args.k / traits.group))};
     }
-    if (args.m > kernels_.tile_rows) {
+    if (!few()) {
       item_panels_ = std::clamp<int64_t>(kExpandedBytes / std::max<int64_t>(1, args.k * kPanelRows), 1, 8);
       smallest_group_ = 32;
       for (const BlockWeight& weight : args.weights)
@@ -91,7 +93,7 @@ class BlockProducts {
         first = item * planned_panels_;
       }
       const int64_t count = std::min(planned_panels_, panels_of(*weight) - first);
-      if (args_.m <= kernels_.tile_rows) {
+      if (few()) {
         multiply_few(*weight, first, count);
       } else {
         multiply_tiles(*weight, first, count, worker);
@@ -152,7 +154,7 @@ class BlockProducts {
       bytes += panels_of(weight) * static_cast<int64_t>(panel_bytes(weight.dtype, args_.k));
     }
     const int64_t wanted = divide_up(panels, threads_ * kItemsPerWorker);
-    if (args_.m <= kernels_.tile_rows) {
+    if (few()) {
       const int64_t one = std::max<int64_t>(1, bytes / std::max<int64_t>(1, panels));
       planned_panels_ = std::clamp<int64_t>(wanted, divide_up(kLeastItemBytes, one),
                                             std::max<int64_t>(divide_up(kMostItemBytes, one), 1));
@@ -163,13 +165,28 @@ class BlockProducts {
     for (const BlockWeight& weight : args_.weights) items_ += divide_up(panels_of(weight), planned_panels_);
   }
 
-  // One tile of rows, straight from the blocks.
+  // Straight from the blocks, which several tiles of rows find in a cache.
+  bool few() const {
+    return args_.m <= kernels_.tile_rows ||
+           (args_.m <= kFewTiles * kernels_.tile_rows &&
+            std::all_of(args_.weights.begin(), args_.weights.end(), [&](const BlockWeight& weight) {
+              return kernels_.is_direct(block_format(weight.dtype));
+            }));
+  }
   void multiply_few(const BlockWeight& weight, int64_t first, int64_t count) const {
     const BlockFormat format = block_format(weight.dtype);
     const int64_t column = first * kPanelRows;
-    kernels_.few(format, weight.panels + static_cast<size_t>(first) * panel_bytes(weight.dtype, args_.k),
-                 args_.k, find(format)->tile(0, args_.m, args_.m, args_.k), weight.finish, 0, column,
-                 std::min(count * kPanelRows, weight.n - column));
+    const size_t bytes = panel_bytes(weight.dtype, args_.k);
+    const std::byte* panels = weight.panels + static_cast<size_t>(first) * bytes;
+    const int64_t tile_rows = kernels_.tile_rows, tiles = divide_up(args_.m, tile_rows);
+    const int64_t columns = std::min(count * kPanelRows, weight.n - column);
+    const int64_t together = tiles == 1 ? columns : kPanelRows;
+    for (int64_t c = 0; c < columns; c += together, panels += bytes) {
+      for (int64_t t = 0; t < tiles; ++t) {
+        kernels_.few(format, panels, args_.k, find(format)->tile(t, tile_rows, args_.m, args_.k),
+                     weight.finish, t * tile_rows, column + c, std::min(together, columns - c));
+      }
+    }
   }
 
   void multiply_tiles(const BlockWeight& weight, int64_t first, int64_t count, int worker) const {

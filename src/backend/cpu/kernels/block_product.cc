@@ -419,6 +419,12 @@ void few_rows(const void* panels, int64_t size, const QuantizedTile& x, const Ge
   }
 }
 
+bool is_direct(BlockFormat format) {
+  bool out = false;
+  with_format(format, [&](auto tag) { out = kDirect<typename decltype(tag)::Type>; });
+  return out;
+}
+
 void few(BlockFormat format, const void* panels, int64_t size, QuantizedTile x, const GemmFinish& finish,
          int64_t row, int64_t column, int64_t columns) {
   with_format(format, [&](auto tag) {
@@ -428,7 +434,11 @@ void few(BlockFormat format, const void* panels, int64_t size, QuantizedTile x, 
 
 }  // namespace
 
-constinit extern const BlockProductKernels block_product_kernels = {
-    .tile_rows = kTileRows, .quantize = quantize, .expand = expand, .tile = tile, .few = few};
+constinit extern const BlockProductKernels block_product_kernels = {.tile_rows = kTileRows,
+                                                                    .quantize = quantize,
+                                                                    .expand = expand,
+                                                                    .tile = tile,
+                                                                    .is_direct = is_direct,
+                                                                    .few = few};
 
 }  // namespace vertebra::VERTEBRA_ISA

@@ -36,6 +36,8 @@ struct BlockProductKernels {
   // The product of a tile and one panel of `columns` columns from `column` on; the tile's first row is `row`.
   void (*tile)(BlockFormat format, ExpandedPanel panel, int64_t size, QuantizedTile x,
                const GemmFinish& finish, int64_t row, int64_t column, int64_t columns);
+  // Whether few() multiplies several rows without turning the panels into bytes first.
+  bool (*is_direct)(BlockFormat format);
   // The same for a tile and whole panels of blocks, `columns` columns in all.
   void (*few)(BlockFormat format, const void* panels, int64_t size, QuantizedTile x, const GemmFinish& finish,
               int64_t row, int64_t column, int64_t columns);
