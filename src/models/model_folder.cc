@@ -1,9 +1,9 @@
 #include "models/model_folder.h"
 
-#include <unistd.h>
 
 #include "base/error.h"
 #include "base/file.h"
+#include "base/memory_limit.h"
 #include "base/progress.h"
 #include "models/gguf_model.h"
 #include "models/stored_tensors.h"
@@ -13,12 +13,6 @@ namespace vertebra {
 namespace {
 
 namespace fs = std::filesystem;
-
-// Memory of the machine; 0 where the system does not tell.
-uint64_t physical_memory_bytes() {
-  const long pages = sysconf(_SC_PHYS_PAGES), size = sysconf(_SC_PAGE_SIZE);
-  return pages > 0 && size > 0 ? static_cast<uint64_t>(pages) * static_cast<uint64_t>(size) : 0;
-}
 
 // Matrices and experts: what linear, embedding and expert_linear take as blocks.
 bool keeps_blocks(DType dtype, const ParameterSpec& spec, WeightForm form) {
@@ -31,11 +25,12 @@ void check_fits_memory(const StoredModel& stored, WeightForm form, const std::st
     const DType dtype = stored.tensors->dtype(spec);
     wanted += TensorType{keeps_blocks(dtype, spec, form) ? dtype : DType::kF32, spec.shape}.size_bytes();
   }
-  const uint64_t memory = physical_memory_bytes();
-  require(memory == 0 || wanted <= memory, Code::kResourceExhausted,
-          "{}: its weights need {} of memory, this machine has {}: a smaller model or a smaller quantization "
-          "was wanted",
-          source, format_bytes(wanted), format_bytes(memory));
+  const auto memory = available_memory_bytes();
+  require(
+      !memory || wanted <= *memory, Code::kResourceExhausted,
+      "{}: its weights need {} of memory, {} are free here (machine and control group): free some, raise the "
+      "limit, or take a smaller model or quantization",
+      source, format_bytes(wanted), format_bytes(memory.value_or(0)));
 }
 
 LoadedModel load(StoredModel stored, WeightForm form, const std::string& source) {
