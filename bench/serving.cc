@@ -4,9 +4,9 @@
 //   bench_serving MODEL [--json] [--threads N] [--rounds N] [--only SUBSTRING] [--cache-type
 //   f32|bf16|f16|q8_0]
 #include <fmt/format.h>
+#include <time.h>
 
 #include <algorithm>
-#include <chrono>
 #include <memory>
 #include <string>
 #include <vector>
@@ -21,16 +21,10 @@
 namespace vertebra::bench {
 namespace {
 
-using Clock = std::chrono::steady_clock;
-
 struct Options : CommonOptions {
   std::string model, cache = "f32";
   double stretch = EngineOptions().prefill_stretch;
 };
-
-double seconds_since(Clock::time_point start) {
-  return std::chrono::duration<double>(Clock::now() - start).count();
-}
 
 // The value below which that share of all lies.
 double quantile(std::vector<double> values, double share) {
@@ -58,6 +52,12 @@ class Serving {
   }
 
  private:
+  // With one thread the processor time of the process, which other programs disturb less than the wall clock.
+  double now_s() const {
+    timespec now{};
+    clock_gettime(options_.threads == 1 ? CLOCK_PROCESS_CPUTIME_ID : CLOCK_MONOTONIC, &now);
+    return static_cast<double>(now.tv_sec) + static_cast<double>(now.tv_nsec) * 1e-9;
+  }
   bool wanted(const std::string& name) const { return name.find(options_.only) != std::string::npos; }
 
   Engine engine(int64_t requests, int64_t context) const {
@@ -100,9 +100,9 @@ class Serving {
         GenerationRequest one = request(1500, 1, fmt::format("beginning/{}", round));
         for (const int32_t id : request(20, 1, fmt::format("own/{}/{}", round, i)).prompt)
           one.prompt.push_back(id);
-        const auto start = Clock::now();
+        const double start = now_s();
         const GenerationResult result = serving.generate({one})[0];
-        seconds[i] = seconds_since(start);
+        seconds[i] = (now_s() - start);
         require(i == 0 || result.cached_prompt_tokens > 1400, "only {} tokens were found in the cache",
                 result.cached_prompt_tokens);
       }
@@ -119,7 +119,7 @@ class Serving {
   void gaps() const {
     Engine serving = engine(8, 4096);
     struct Stream {
-      Clock::time_point last;
+      double last_s = 0;
       int64_t tokens = 0;
     };
     std::vector<double> quiet, disturbed, waits;
@@ -131,10 +131,10 @@ class Serving {
         numbers.push_back(serving.submit(
             request(128, 1000, fmt::format("stream/{}/{}", round, i)), [&, i](const GeneratedToken&) {
               Stream& stream = streams[i];
-              const auto now = Clock::now();
-              const std::chrono::duration<double, std::milli> gap = now - stream.last;
-              if (stream.tokens++ > 20) (prompt_waits ? disturbed : quiet).push_back(gap.count());
-              stream.last = now;
+              const double now = now_s();
+              if (stream.tokens++ > 20)
+                (prompt_waits ? disturbed : quiet).push_back((now - stream.last_s) * 1e3);
+              stream.last_s = now;
               return true;
             }));
       }
@@ -143,7 +143,7 @@ class Serving {
                            [&](const Stream& stream) { return stream.tokens > tokens; });
       };
       while (!all_beyond(80)) serving.step();
-      const auto start = Clock::now();
+      const double start = now_s();
       numbers.push_back(
           serving.submit(request(2000, 1, fmt::format("long/{}", round)), [&](const GeneratedToken&) {
             first_token = true;
@@ -151,7 +151,7 @@ class Serving {
           }));
       prompt_waits = true;
       while (!first_token) serving.step();
-      waits.push_back(seconds_since(start) * 1e3);
+      waits.push_back((now_s() - start) * 1e3);
       for (const int64_t number : numbers) serving.cancel(number);
       while (serving.step()) {
       }
@@ -173,15 +173,15 @@ class Serving {
       serving.generate({one});  // its pages stay: what is timed are answers
       std::vector<double> rates;
       for (int round = 0; round < options_.rounds; ++round) {
-        Clock::time_point first;
+        double first = 0;
         int64_t count = 0;
         const int64_t number = serving.submit(one, [&](const GeneratedToken&) {
-          if (count++ == 0) first = Clock::now();
+          if (count++ == 0) first = now_s();
           return true;
         });
         while (serving.step()) {
         }
-        rates.push_back(static_cast<double>(count - 1) / seconds_since(first));
+        rates.push_back(static_cast<double>(count - 1) / (now_s() - first));
         serving.take(number);
       }
       put(fmt::format("depth {}, cache {}: best", tokens, options_.cache), quantile(rates, 1), "tokens/s");

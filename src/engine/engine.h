@@ -28,11 +28,11 @@ struct EngineOptions {
   int64_t draft_tokens = 0;   // most tokens tried at once by prompt lookup (speculate.h), none where layers
                               // keep states; the text stays the same
   int64_t cache_tokens = 0;   // that pages hold in all (0: max_requests whole contexts). When they run short,
-                             // the youngest request is set aside and computed again later
+                              // the youngest request is set aside and computed again later
   bool share_prefixes = true;   // a request takes over full pages that others computed for the same beginning
   int64_t state_snapshots = 8;  // of layers that keep states: beginnings that can be taken over
   int64_t max_waiting = 0;      // requests in the queue before submit refuses (0: no bound)
-  double prefill_stretch = 2.5;  // a step with prompts and answers takes at most about this many times as
+  double prefill_stretch = 2.2;  // a step with prompts and answers takes at most about this many times as
                                  // long as one of answers alone; 0: no matter how long
 };
 

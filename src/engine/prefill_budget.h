@@ -18,8 +18,8 @@ class PrefillBudget {
 
  private:
   static constexpr int64_t kUnknown = 32, kLeast = 8;
-  static constexpr int64_t kMeasureEvery = 32;  // steps with both
-  static constexpr double kWeight = 0.25;       // of the latest measurement
+  static constexpr int64_t kMeasureEvery = 32;          // steps with both
+  static constexpr double kQuick = 0.25, kSlow = 0.05;  // weights of the latest measurement
 
   double stretch_;
   double answers_s_ = 0, token_s_ = 0;  // a step without prompts; each of their tokens; 0: not known

@@ -354,15 +354,16 @@ TEST(PrefillBudget, KeepsStepsNearTheStretch) {
   constexpr double kAnswers = 0.015, kToken = 0.0008;
   PrefillBudget budget(2.5);
   std::vector<double> steps;
-  for (int i = 0; i < 200; ++i) {
+  for (int i = 0; i < 400; ++i) {
     const int64_t tokens = budget.tokens(7, 1);
-    const double seconds = kAnswers + kToken * static_cast<double>(tokens);
+    double seconds = kAnswers + kToken * static_cast<double>(tokens);
+    if (i % 50 == 40) seconds *= 8;  // another program had the processor
     budget.record(tokens, 7, seconds);
-    if (i >= 10) steps.push_back(seconds);
+    if (i >= 20 && i % 50 != 40) steps.push_back(seconds);
   }
-  EXPECT_LT(*std::max_element(steps.begin(), steps.end()), 2.6 * kAnswers);
+  EXPECT_LT(*std::max_element(steps.begin(), steps.end()), 3 * kAnswers);
   std::nth_element(steps.begin(), steps.begin() + 100, steps.end());
-  EXPECT_GT(steps[100], 2.3 * kAnswers);  // and no less than it may
+  EXPECT_GT(steps[100], 2 * kAnswers);  // and no less than it may
   EXPECT_GT(budget.tokens(1, 7), 4 * budget.tokens(7, 1));
 }
 
