@@ -350,13 +350,15 @@ TEST(PagedAttentionKernel, ANarrowCacheIsTheAttentionOfRoundedKeysAndValues) {
     rounded.v = as_cached(in.v, dtype);
     on_every_isa([&] {
       const auto whole = forward(c, rounded);
-      PagedRun run(c, 16, 1, dtype);
-      std::vector<PagedRun::Row> rows;
-      for (int32_t t = 0; t < 100; ++t) rows.push_back({0, t});
-      const Tensor out = run.step(in, rows, 2);
-      for (int64_t t = 0; t < 100; ++t) ASSERT_TRUE(row_equals(out, t, whole[0], t)) << t;
-      for (int32_t t = 100; t < 150; ++t)
-        ASSERT_TRUE(row_equals(run.step(in, {{0, t}}, 1 + t % 3), 0, whole[0], t)) << t;
+      for (const int64_t page_size : {16, 64}) {
+        PagedRun run(c, page_size, 1, dtype);
+        std::vector<PagedRun::Row> rows;
+        for (int32_t t = 0; t < 100; ++t) rows.push_back({0, t});
+        const Tensor out = run.step(in, rows, 2);
+        for (int64_t t = 0; t < 100; ++t) ASSERT_TRUE(row_equals(out, t, whole[0], t)) << t;
+        for (int32_t t = 100; t < 150; ++t)
+          ASSERT_TRUE(row_equals(run.step(in, {{0, t}}, 1 + t % 3), 0, whole[0], t)) << t;
+      }
     });
   }
 }

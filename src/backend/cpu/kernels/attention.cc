@@ -1,17 +1,17 @@
 #include "backend/cpu/kernels/attention.h"
 
+#include "backend/cpu/kernels/key_panels.h"
 #include "backend/cpu/kernels/math.h"
 #include "backend/cpu/kernels/simd.h"
 
 namespace vertebra::VERTEBRA_ISA {
 namespace {
 
-constexpr int64_t kKeys = kAttentionKeys;
 // At most 512 bits: rows are padded to 16 floats.
 const hn::CappedTag<float, 16> df;
 using DF = decltype(df);
 using VF = hn::Vec<DF>;
-constexpr int64_t kLanes = hn::MaxLanes(DF());
+constexpr int64_t kFloats = hn::MaxLanes(DF());
 // The register tile: kRows x kVectors accumulators leave room for the operands.
 #if defined(__AVX512F__) || defined(__ARM_NEON)
 constexpr int kRows = 6, kVectors = 4;
@@ -43,7 +43,7 @@ HWY_INLINE void product_tile(const Product& p, int64_t column) {
       if (!p.add) {
         acc[r][v] = hn::Zero(df);
       } else {
-        acc[r][v] = hn::LoadU(df, p.c + r * p.c_row + column + v * kLanes);
+        acc[r][v] = hn::LoadU(df, p.c + r * p.c_row + column + v * kFloats);
         if (p.scale != nullptr) acc[r][v] = hn::Mul(acc[r][v], hn::Set(df, p.scale[r]));
       }
     }
@@ -54,7 +54,7 @@ HWY_INLINE void product_tile(const Product& p, int64_t column) {
   for (int64_t s = 0; s < p.steps; ++s, a += a_step, b += b_step) {
     VF right[V];
 #pragma GCC unroll 8
-    for (int v = 0; v < V; ++v) right[v] = hn::LoadU(df, b + v * kLanes);
+    for (int v = 0; v < V; ++v) right[v] = hn::LoadU(df, b + v * kFloats);
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
       const VF left = hn::Set(df, a[r * a_row]);
@@ -65,21 +65,21 @@ HWY_INLINE void product_tile(const Product& p, int64_t column) {
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 8
-    for (int v = 0; v < V; ++v) hn::StoreU(acc[r][v], df, p.c + r * p.c_row + column + v * kLanes);
+    for (int v = 0; v < V; ++v) hn::StoreU(acc[r][v], df, p.c + r * p.c_row + column + v * kFloats);
   }
 }
 
 template <int R>
 void product_rows(const Product& p, int64_t first, int64_t last) {
   int64_t v = first;
-  for (; v + kVectors <= last; v += kVectors) product_tile<R, kVectors>(p, v * kLanes);
+  for (; v + kVectors <= last; v += kVectors) product_tile<R, kVectors>(p, v * kFloats);
   if constexpr (kVectors > 2) {
     if (v + 2 <= last) {
-      product_tile<R, 2>(p, v * kLanes);
+      product_tile<R, 2>(p, v * kFloats);
       v += 2;
     }
   }
-  if (v < last) product_tile<R, 1>(p, v * kLanes);
+  if (v < last) product_tile<R, 1>(p, v * kFloats);
 }
 
 // Vectors [first, last) of at most kRows rows of c.
@@ -145,7 +145,7 @@ HWY_INLINE Range seen_by_group(const AttentionTile& tile, const AttentionBlock& 
 // Lanes [first, last) of the block's row that lie in vector v.
 HWY_INLINE hn::Mask<DF> seen_lanes(Range keys, int64_t v) {
   const hn::RebindToSigned<DF> di;
-  const auto index = hn::Add(hn::Iota(di, 0), hn::Set(di, static_cast<int32_t>(v * kLanes)));
+  const auto index = hn::Add(hn::Iota(di, 0), hn::Set(di, static_cast<int32_t>(v * kFloats)));
   const auto below = hn::Lt(index, hn::Set(di, static_cast<int32_t>(keys.last)));
   const auto from = hn::Gt(index, hn::Set(di, static_cast<int32_t>(keys.first - 1)));
   return hn::RebindMask(df, hn::And(below, from));
@@ -157,7 +157,7 @@ void pack(const T* from, int64_t from_stride, int64_t rows, int64_t dim, float* 
   const int64_t padded = attention_padded(dim);
   for (int64_t i = 0; i < rows; ++i, from += from_stride, to += to_stride) {
     int64_t d = 0;
-    for (; d + kLanes <= dim; d += kLanes) {
+    for (; d + kFloats <= dim; d += kFloats) {
       if constexpr (sizeof(T) == 4) {
         hn::StoreU(hn::LoadU(df, from + d), df, to + d);
       } else {
@@ -181,7 +181,7 @@ void pack_f16(const uint16_t* from, int64_t from_stride, int64_t rows, int64_t d
   const int64_t padded = attention_padded(dim);
   for (int64_t i = 0; i < rows; ++i, from += from_stride, to += to_stride) {
     int64_t d = 0;
-    for (; d + kLanes <= dim; d += kLanes)
+    for (; d + kFloats <= dim; d += kFloats)
       hn::StoreU(hn::PromoteTo(df, hn::LoadU(dh, reinterpret_cast<const hwy::float16_t*>(from + d))), df,
                  to + d);
     for (; d < dim; ++d) to[d] = widen_f16(from[d]);
@@ -197,7 +197,7 @@ void pack_i8(const int8_t* from, int64_t from_stride, const float* scales, int64
   for (int64_t i = 0; i < rows; ++i, from += from_stride, scales += scale_stride, to += to_stride) {
     for (int64_t block = 0; block < dim / 32; ++block) {
       const VF scale = hn::Set(df, scales[block]);
-      for (int64_t d = block * 32; d < block * 32 + 32; d += kLanes) {
+      for (int64_t d = block * 32; d < block * 32 + 32; d += kFloats) {
         const auto codes = hn::PromoteTo(di, hn::LoadU(d8, from + d));
         hn::StoreU(hn::Mul(hn::ConvertTo(df, codes), scale), df, to + d);
       }
@@ -208,7 +208,7 @@ void pack_i8(const int8_t* from, int64_t from_stride, const float* scales, int64
 float dot(const float* a, const float* b, int64_t dim) {
   VF sum = hn::Zero(df);
   int64_t d = 0;
-  for (; d + kLanes <= dim; d += kLanes) sum = hn::MulAdd(hn::LoadU(df, a + d), hn::LoadU(df, b + d), sum);
+  for (; d + kFloats <= dim; d += kFloats) sum = hn::MulAdd(hn::LoadU(df, a + d), hn::LoadU(df, b + d), sum);
   if (d < dim) sum = hn::MulAdd(load_part(df, a + d, dim - d), load_part(df, b + d, dim - d), sum);
   return sum_lanes(sum);
 }
@@ -218,7 +218,7 @@ void begin(const AttentionTile& tile) {
     tile.max[r] = minus_infinity();
     tile.sum[r] = 0;
   }
-  for (int64_t i = 0; i < tile.rows * tile.padded; i += kLanes) hn::StoreU(hn::Zero(df), df, tile.acc + i);
+  for (int64_t i = 0; i < tile.rows * tile.padded; i += kFloats) hn::StoreU(hn::Zero(df), df, tile.acc + i);
 }
 
 // Scales a row's scores, with -inf where the row does not look, and returns the largest.
@@ -227,11 +227,11 @@ HWY_INLINE float scale_row(const AttentionTile& tile, int64_t r, Range keys, int
   float* scores = tile.scores + r * kKeys;
   const VF scale = hn::Set(df, tile.scale), minus_inf = hn::Set(df, minus_infinity());
   VF largest = minus_inf;
-  const bool whole = keys.first <= v_first * kLanes && keys.last >= v_last * kLanes;
+  const bool whole = keys.first <= v_first * kFloats && keys.last >= v_last * kFloats;
   for (int64_t v = v_first; v < v_last; ++v) {
-    VF score = hn::Mul(hn::LoadU(df, scores + v * kLanes), scale);
+    VF score = hn::Mul(hn::LoadU(df, scores + v * kFloats), scale);
     if (!whole) score = hn::IfThenElse(seen_lanes(keys, v), score, minus_inf);
-    hn::StoreU(score, df, scores + v * kLanes);
+    hn::StoreU(score, df, scores + v * kFloats);
     largest = hn::Max(largest, score);
   }
   return hn::GetLane(hn::MaxOfLanes(df, largest));
@@ -242,8 +242,8 @@ HWY_INLINE float exponentiate_row(float* scores, float reference, int64_t v_firs
   const VF offset = hn::Set(df, reference);
   VF sum = hn::Zero(df);
   for (int64_t v = v_first; v < v_last; ++v) {
-    const VF p = exp_below_88(hn::Sub(hn::LoadU(df, scores + v * kLanes), offset));
-    hn::StoreU(p, df, scores + v * kLanes);
+    const VF p = exp_below_88(hn::Sub(hn::LoadU(df, scores + v * kFloats), offset));
+    hn::StoreU(p, df, scores + v * kFloats);
     sum = hn::Add(sum, p);
   }
   return sum_lanes(sum);
@@ -275,7 +275,7 @@ void forward(const AttentionTile& tile, const AttentionBlock& block) {
     const int64_t rows = min_of<int64_t>(kRows, tile.rows - r);
     const Range keys = seen_by_group(tile, block, r, rows);
     if (keys.first >= keys.last) continue;
-    const int64_t v_first = keys.first / kLanes, v_last = (keys.last + kLanes - 1) / kLanes;
+    const int64_t v_first = keys.first / kFloats, v_last = (keys.last + kFloats - 1) / kFloats;
     product({.a = tile.q + r * tile.padded,
              .a_row = tile.padded,
              .a_step = 1,
@@ -299,7 +299,7 @@ void forward(const AttentionTile& tile, const AttentionBlock& block) {
              .steps = keys.last - keys.first,
              .add = true,
              .scale = corrections},
-            rows, 0, tile.padded / kLanes);
+            rows, 0, tile.padded / kFloats);
   }
 }
 
@@ -312,7 +312,7 @@ void merge(const AttentionTile& tile, const AttentionTile& other) {
     tile.sum[r] = tile.sum[r] * left + other.sum[r] * right;
     float* to = tile.acc + r * tile.padded;
     const float* from = other.acc + r * tile.padded;
-    for (int64_t d = 0; d < tile.padded; d += kLanes) {
+    for (int64_t d = 0; d < tile.padded; d += kFloats) {
       const VF scaled = hn::Mul(hn::LoadU(df, to + d), hn::Set(df, left));
       hn::StoreU(hn::MulAdd(hn::LoadU(df, from + d), hn::Set(df, right), scaled), df, to + d);
     }
@@ -326,7 +326,7 @@ void finish(const AttentionTile& tile, float* const* out, float* lse) {
     const float* acc = tile.acc + r * tile.padded;
     int64_t d = 0;
     // Adding 0 turns -0 into 0, the one trace that keys of weight 0 can leave.
-    for (; d + kLanes <= tile.dim; d += kLanes)
+    for (; d + kFloats <= tile.dim; d += kFloats)
       hn::StoreU(hn::MulAdd(hn::LoadU(df, acc + d), inverse, hn::Zero(df)), df, out[r] + d);
     if (d < tile.dim) {
       store_part(df, hn::MulAdd(hn::LoadU(df, acc + d), inverse, hn::Zero(df)), out[r] + d, tile.dim - d);
@@ -342,8 +342,8 @@ HWY_INLINE void backward_row(const AttentionTile& tile, int64_t r, Range keys, i
   const VF scale = hn::Set(df, tile.scale);
   const VF lse = hn::Set(df, tile.lse[r]), delta = hn::Set(df, tile.delta[r]);
   for (int64_t v = 0; v < vectors; ++v) {
-    const int64_t i = v * kLanes;
-    if (keys.last <= i || keys.first >= i + kLanes) {
+    const int64_t i = v * kFloats;
+    if (keys.last <= i || keys.first >= i + kFloats) {
       hn::StoreU(hn::Zero(df), df, scores + i);
       hn::StoreU(hn::Zero(df), df, gradients + i);
       continue;
@@ -351,9 +351,9 @@ HWY_INLINE void backward_row(const AttentionTile& tile, int64_t r, Range keys, i
     const VF exponent = hn::MulSub(hn::LoadU(df, scores + i), scale, lse);
     // Above 0 only by rounding, unless lse is not the log-sum-exp of these scores.
     VF p = exp_below_88(hn::Min(exponent, hn::Set(df, 88.0f)));
-    if (keys.first > i || keys.last < i + kLanes) p = hn::IfThenElseZero(seen_lanes(keys, v), p);
+    if (keys.first > i || keys.last < i + kFloats) p = hn::IfThenElseZero(seen_lanes(keys, v), p);
     VF ds = hn::Mul(hn::Mul(p, hn::Sub(hn::LoadU(df, gradients + i), delta)), scale);
-    if (keys.first > i || keys.last < i + kLanes) ds = hn::IfThenElseZero(seen_lanes(keys, v), ds);
+    if (keys.first > i || keys.last < i + kFloats) ds = hn::IfThenElseZero(seen_lanes(keys, v), ds);
     hn::StoreU(p, df, scores + i);
     hn::StoreU(ds, df, gradients + i);
   }
@@ -361,7 +361,7 @@ HWY_INLINE void backward_row(const AttentionTile& tile, int64_t r, Range keys, i
 
 // dv[j] += sum over rows of p[r, j] dout[r], dk[j] += sum over rows of ds[r, j] q[r], rows in order.
 HWY_INLINE void backward_keys(const AttentionTile& tile, const AttentionBlock& block) {
-  const int64_t vectors = tile.padded / kLanes;
+  const int64_t vectors = tile.padded / kFloats;
   int64_t first = 0;
   for (int64_t j = 0; j < block.width; j += kRows) {
     const int64_t keys = min_of<int64_t>(kRows, block.width - j);
@@ -388,7 +388,7 @@ HWY_INLINE void backward_keys(const AttentionTile& tile, const AttentionBlock& b
 }
 
 void backward(const AttentionTile& tile, const AttentionBlock& block) {
-  const int64_t vectors = (block.width + kLanes - 1) / kLanes;
+  const int64_t vectors = (block.width + kFloats - 1) / kFloats;
   for (int64_t r = 0; r < tile.rows; r += kRows) {
     const int64_t rows = min_of<int64_t>(kRows, tile.rows - r);
     const Range keys = seen_by_group(tile, block, r, rows);
@@ -396,7 +396,7 @@ void backward(const AttentionTile& tile, const AttentionBlock& block) {
       for (int64_t i = r; i < r + rows; ++i) backward_row(tile, i, {0, 0}, vectors);
       continue;
     }
-    const int64_t v_first = keys.first / kLanes, v_last = (keys.last + kLanes - 1) / kLanes;
+    const int64_t v_first = keys.first / kFloats, v_last = (keys.last + kFloats - 1) / kFloats;
     Product p{.a = tile.q + r * tile.padded,
               .a_row = tile.padded,
               .a_step = 1,
@@ -424,7 +424,7 @@ void backward(const AttentionTile& tile, const AttentionBlock& block) {
              .steps = keys.last - keys.first,
              .add = true,
              .scale = nullptr},
-            rows, 0, tile.padded / kLanes);
+            rows, 0, tile.padded / kFloats);
   }
   if (tile.dk != nullptr) backward_keys(tile, block);
 }
@@ -435,6 +435,8 @@ constinit extern const AttentionKernels attention_kernels = {.pack_f32 = pack<fl
                                                              .pack_bf16 = pack<uint16_t>,
                                                              .pack_f16 = pack_f16,
                                                              .pack_i8 = pack_i8,
+                                                             .transpose_bf16 = transpose_bf16,
+                                                             .transpose_i8 = transpose_i8,
                                                              .dot = dot,
                                                              .begin = begin,
                                                              .forward = forward,

@@ -56,6 +56,11 @@ struct AttentionKernels {
   // Codes times the scale of their block of 32; row i's scales lie at scales + i * scale_stride.
   void (*pack_i8)(const int8_t* from, int64_t from_stride, const float* scales, int64_t scale_stride,
                   int64_t rows, int64_t dim, float* to, int64_t to_stride);
+  // to[d * 64 + j] = element d of the (narrow) row at from + j * stride for j < rows <= 64, zeros for the
+  // other j. False, and nothing is written, for a `dim` that is no whole vectors.
+  bool (*transpose_bf16)(const uint16_t* from, int64_t stride, int64_t rows, int64_t dim, float* to);
+  bool (*transpose_i8)(const int8_t* from, int64_t stride, const float* scales, int64_t scale_stride,
+                       int64_t rows, int64_t dim, float* to);
   // The dot product of two rows of `dim` elements.
   float (*dot)(const float* a, const float* b, int64_t dim);
   // max = -inf, sum = 0, acc = 0.

@@ -103,7 +103,8 @@ inline void transpose_rows(const float* from, int64_t stride, int64_t rows, int6
   vertebra::kernels().gemm->pack(job);
 }
 
-// Where a block's keys and values lie: `stride` elements from one to the next; values are padded.
+// Where a block's keys and values lie: `stride` elements from one to the next; values are padded. Null keys:
+// they lie transposed in the scratch already.
 struct AttentionRows {
   const float* keys;
   int64_t key_stride;
@@ -121,7 +122,8 @@ void attend_keys(const AttentionKernels& kernels, const AttentionSizes& sizes,
   for (int64_t start = first; start < last; start += kAttentionKeys) {
     const int64_t width = start + kAttentionKeys < last ? kAttentionKeys : last - start;
     const AttentionRows found = rows_of(start, width, scratch.keys, scratch.values);
-    transpose_rows(found.keys, found.key_stride, width, sizes.dim, scratch.keys_transposed);
+    if (found.keys != nullptr)
+      transpose_rows(found.keys, found.key_stride, width, sizes.dim, scratch.keys_transposed);
     AttentionBlock block{};
     block.start = start;
     block.width = width;

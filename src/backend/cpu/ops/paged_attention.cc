@@ -96,9 +96,9 @@ class PagedAttentionKernel final : public Kernel {
   // query rows read the values; more than a few of them make packed rows, which share no set of the
   // first-level cache, worth the copy.
   auto rows_in_pages(const KernelCall& call, const Step& step, int64_t request, int64_t key_head,
-                     int64_t rows) const {
-    return [this, &call, &step, request, key_head, rows](int64_t start, int64_t width, float* keys,
-                                                         float* values) {
+                     int64_t rows, float* keys_transposed) const {
+    return [this, &call, &step, request, key_head, rows, keys_transposed](int64_t start, int64_t width,
+                                                                          float* keys, float* values) {
       const int64_t padded = sizes_.padded(), stride = sizes_.key_heads * sizes_.dim;
       AttentionRows found = {keys, padded, values, padded};
       const bool one_page = start % step.page_size + width <= step.page_size;
@@ -107,6 +107,9 @@ class PagedAttentionKernel final : public Kernel {
       if (in_place) {
         found.keys = call.results[kKeysOut].as<const float>() + offset;
         found.key_stride = stride;
+      } else if (one_page && transpose_page(call, step.slot(request, start) * sizes_.key_heads + key_head,
+                                            width, keys_transposed)) {
+        found.keys = nullptr;
       } else {
         pack_rows(call, step, 0, request, key_head, start, width, keys);
       }
@@ -153,6 +156,19 @@ class PagedAttentionKernel final : public Kernel {
         return kernels.pack_f32(cache.as<const float>() + row * dim, stride, count, dim, to, padded);
     }
   }
+  // Keys that follow each other in a page, transposed without packing them first, where there is a kernel for
+  // it.
+  bool transpose_page(const KernelCall& call, int64_t row, int64_t count, float* to) const {
+    const AttentionKernels& kernels = *vertebra::kernels().attention;
+    const int64_t dim = sizes_.dim, stride = sizes_.key_heads * dim;
+    const TensorRef& cache = call.results[kKeysOut];
+    if (stored_ == DType::kBF16)
+      return kernels.transpose_bf16(cache.as<const uint16_t>() + row * dim, stride, count, dim, to);
+    if (stored_ != DType::kI8) return false;
+    return kernels.transpose_i8(cache.as<const int8_t>() + row * dim, stride,
+                                call.results[kKeyScalesOut].as<const float>() + row * blocks(),
+                                sizes_.key_heads * blocks(), count, dim, to);
+  }
   int64_t blocks() const { return sizes_.dim / kCacheBlock; }  // of a row of codes
 
  public:
@@ -195,7 +211,8 @@ class PagedAttentionKernel final : public Kernel {
       const AttentionScratch scratch = scratch_of(worker);
       pack_queries(call, step, group, key_head, scratch);
       attend_group(*kernels().attention, sizes_, scratch, group.length * sizes_.heads_per_key(), true,
-                   rows_in_pages(call, step, group.request, key_head, group.length * sizes_.heads_per_key()));
+                   rows_in_pages(call, step, group.request, key_head, group.length * sizes_.heads_per_key(),
+                                 scratch.keys_transposed));
       write_lse(call, group, key_head, scratch);
     });
   }
@@ -325,9 +342,9 @@ class PagedAttentionKernel final : public Kernel {
       if (!small(group)) {
         if (chunk > 0) return;
         pack_queries(call, step, group, key_head, scratch);
-        attend_group(
-            kernels, sizes_, scratch, group.length * heads, true,
-            rows_in_pages(call, step, group.request, key_head, group.length * sizes_.heads_per_key()));
+        attend_group(kernels, sizes_, scratch, group.length * heads, true,
+                     rows_in_pages(call, step, group.request, key_head, group.length * sizes_.heads_per_key(),
+                                   scratch.keys_transposed));
         write_lse(call, group, key_head, scratch);
         return;
       }
@@ -340,7 +357,8 @@ class PagedAttentionKernel final : public Kernel {
       const AttentionState state = state_at(states, index);
       kernels.begin(tile_of(scratch, state, group));
       attend_keys(kernels, sizes_, scratch, state, group.length * heads, first, last,
-                  rows_in_pages(call, step, group.request, key_head, group.length * sizes_.heads_per_key()));
+                  rows_in_pages(call, step, group.request, key_head, group.length * sizes_.heads_per_key(),
+                                scratch.keys_transposed));
     });
     const AttentionScratch scratch = scratch_of(0);
     for (int64_t index = 0; index < count * sizes_.key_heads; ++index) {
