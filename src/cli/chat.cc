@@ -72,7 +72,9 @@ class LineReader {
 class ChatCommand final : public Command {
  public:
   const char* name() const override { return "chat"; }
-  const char* description() const override { return "Talk to an assistant"; }
+  const char* description() const override {
+    return "Talk to an assistant, sampled as its generation_config.json says";
+  }
 
   void add_options(CLI::App& app) override {
     flags_.add(app);
@@ -85,6 +87,7 @@ class ChatCommand final : public Command {
     Backend& backend = open_backend(global);
     Assistant assistant(backend, model_argument(flags_.model), flags_.engine(backend),
                         flags_.weight_form(backend));
+    flags_.take_defaults(assistant.sampling_defaults());
     require(assistant.has_chat_template(), Code::kFailedPrecondition,
             "'{}' has no chat template, so it cannot chat; 'vertebra generate' continues plain text",
             flags_.model);

@@ -219,7 +219,8 @@ class Converter {
     write_json_file(folder / "tokenizer_config.json", config);
     if (text.chat_template.has_value())
       write_file_atomic(folder / "chat_template.jinja", *text.chat_template);
-    Json generation = {{"do_sample", false}};
+    Json generation = text.generation;
+    if (!generation.contains("do_sample")) generation["do_sample"] = false;
     if (!text.stop_tokens.empty()) generation["eos_token_id"] = text.stop_tokens;
     write_json_file(folder / "generation_config.json", generation);
   }

@@ -61,22 +61,35 @@ struct GenerationFlags : ServingFlags {
     app.add_option("-n,--max-tokens", text.max_tokens,
                    "Longest answer in tokens (default: what the context holds)")
         ->check(CLI::Range(int64_t{1}, int64_t{1} << 24));
-    app.add_option("--temperature", text.sampling.temperature, "0: the likeliest token")
-        ->capture_default_str();
-    app.add_option("--top-k", text.sampling.top_k, "Keep the k likeliest tokens (0: all)")
-        ->capture_default_str();
-    app.add_option("--top-p", text.sampling.top_p,
-                   "Keep the likeliest tokens that together have this probability")
-        ->capture_default_str();
-    app.add_option("--min-p", text.sampling.min_p,
-                   "Keep tokens with this share of the likeliest's probability")
-        ->capture_default_str();
-    app.add_option("--repetition-penalty", text.sampling.repetition_penalty, "Above 1: repeat less")
-        ->capture_default_str();
+    temperature_ = app.add_option("--temperature", text.sampling.temperature, "0: the likeliest token")
+                       ->capture_default_str();
+    top_k_ = app.add_option("--top-k", text.sampling.top_k, "Keep the k likeliest tokens (0: all)")
+                 ->capture_default_str();
+    top_p_ = app.add_option("--top-p", text.sampling.top_p,
+                            "Keep the likeliest tokens that together have this probability")
+                 ->capture_default_str();
+    min_p_ = app.add_option("--min-p", text.sampling.min_p,
+                            "Keep tokens with this share of the likeliest's probability")
+                 ->capture_default_str();
+    repetition_penalty_ =
+        app.add_option("--repetition-penalty", text.sampling.repetition_penalty, "Above 1: repeat less")
+            ->capture_default_str();
     app.add_option("--seed", text.sampling.seed, "The same seed gives the same text")->capture_default_str();
     app.add_option("--stop", text.stop, "End the answer before this text; may be given several times")
         ->allow_extra_args(false);
     add_serving(app);
+  }
+
+  // What was not asked for is as the model's own configuration has it.
+  void take_defaults(const SamplingDefaults& model) {
+    const auto take = [](const CLI::Option* option, const auto& from, auto& to) {
+      if (option != nullptr && option->count() == 0 && from.has_value()) to = *from;
+    };
+    take(temperature_, model.temperature, text.sampling.temperature);
+    take(top_k_, model.top_k, text.sampling.top_k);
+    take(top_p_, model.top_p, text.sampling.top_p);
+    take(min_p_, model.min_p, text.sampling.min_p);
+    take(repetition_penalty_, model.repetition_penalty, text.sampling.repetition_penalty);
   }
 
   EngineOptions engine(const Backend& backend) const {
@@ -84,6 +97,10 @@ struct GenerationFlags : ServingFlags {
     out.max_requests = 1;
     return out;
   }
+
+ private:
+  CLI::Option *temperature_ = nullptr, *top_k_ = nullptr, *top_p_ = nullptr, *min_p_ = nullptr,
+              *repetition_penalty_ = nullptr;
 };
 
 inline Json result_to_json(const std::string& prompt, const TextResult& result) {

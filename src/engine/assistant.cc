@@ -94,6 +94,7 @@ Assistant::Assistant(Backend& backend, fs::path path, ModelText text, EngineOpti
     tensor = Tensor();  // one copy of the weights at a time
   }
   stop_tokens_ = std::move(text.stop_tokens);
+  sampling_ = vertebra::sampling_defaults(text.generation, folder_.string());
   withholding_ = read_withholding(folder_);
   for (const std::string& refusal : withholding_.refusals) {
     const std::vector<int32_t> ids = tokenizer_.encode(refusal, false, false);

@@ -11,6 +11,7 @@
 
 #include "base/manifest.h"
 #include "engine/engine.h"
+#include "engine/generation_config.h"
 #include "engine/model_text.h"
 #include "models/model_folder.h"
 #include "text/chat_encoding.h"
@@ -110,6 +111,8 @@ class Assistant {
   // The gate's verdict in the model's manifest; nothing for a model without one.
   std::optional<bool> gate_passed() const { return gate_passed_; }
   std::string name() const;
+  // How the model wants its answers sampled.
+  const SamplingDefaults& sampling_defaults() const { return sampling_; }
 
   // Whether it gives a refusal for a greedy answer that it holds improbable itself.
   bool withholds_unsure_answers() const { return withholding_.below > 0; }
@@ -149,6 +152,7 @@ class Assistant {
   std::optional<ChatEncoder> encoder_;
   ChatTemplateOptions template_options_;
   std::vector<int32_t> stop_tokens_;
+  SamplingDefaults sampling_;
   Withholding withholding_;
   std::vector<int32_t> refusal_starts_;  // first token of each refusal
   std::optional<bool> gate_passed_;

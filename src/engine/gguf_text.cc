@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "engine/generation_config.h"
 #include "text/charsmap.h"
 #include "text/gguf_pretokenizers.h"
 #include "text/pretokenizer.h"
@@ -287,6 +288,7 @@ class Writer {
 
 void add_gguf_text(const ModelText& text, const std::string& source, GgufMetadata& metadata) {
   Writer(text, source, metadata).run();
+  add_gguf_generation(text.generation, source, metadata);
 }
 
 }  // namespace vertebra

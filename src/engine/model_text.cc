@@ -5,6 +5,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/json.h"
+#include "engine/generation_config.h"
 #include "text/gguf_vocabulary.h"
 
 namespace vertebra {
@@ -88,6 +89,7 @@ std::optional<std::string> read_chat_template(const fs::path& folder, const Json
 
 ModelText read_folder(const fs::path& folder) {
   ModelText out{Tokenizer::load(folder), {}, {}, {}, {}, {}};
+  out.generation = read_object(folder / "generation_config.json");
   const Json config = read_object(folder / "tokenizer_config.json");
   const Json older = read_object(folder / "special_tokens_map.json");
   const auto special = [&](const char* key) {
@@ -123,6 +125,7 @@ ModelText read_gguf(const fs::path& path) {
   out.eos_token = spelling("tokenizer.ggml.eos_token_id");
   if (const std::string* source = metadata.string("tokenizer.chat_template")) out.chat_template = *source;
   out.chat_template_name = fmt::format("{}: tokenizer.chat_template", path.string());
+  out.generation = generation_of_gguf(metadata);
   TokenSet stops(out.tokenizer);
   for (const char* key :
        {"tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id"})

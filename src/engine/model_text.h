@@ -22,6 +22,7 @@ struct ModelText {
   std::vector<int32_t> stop_tokens;
   // What a template may name beside bos_token and eos_token: {"pad_token": "<pad>", ...}.
   Json other_tokens = Json::object();
+  Json generation = Json::object();  // generation_config.json, or what a GGUF file says of it
 };
 
 // `path`: a model folder or a GGUF file. Throws what the files deserve.

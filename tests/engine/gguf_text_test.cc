@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "base/json.h"
+#include "engine/generation_config.h"
 
 namespace vertebra {
 namespace {
@@ -183,6 +184,34 @@ TEST(GgufTextRefusals, ATokenizerThatDoesMoreIsRefused) {
     FAIL() << "was written";
   } catch (const Error& error) {
     EXPECT_NE(std::string(error.what()).find("no words"), std::string::npos) << error.what();
+  }
+}
+
+TEST(GgufGeneration, SamplingGoesBothWays) {
+  ModelText text{Tokenizer::load(kGolden / "gpt2.tokenizer.json"), {}, "", {}, {}, {}};
+  text.generation = {{"do_sample", true}, {"temperature", 0.6},         {"top_k", 20},
+                     {"top_p", 0.95},     {"repetition_penalty", 1.05}, {"transformers_version", "5.0"}};
+  GgufMetadata metadata = metadata_of(text);
+  EXPECT_FLOAT_EQ(static_cast<float>(*metadata.number("general.sampling.temp")), 0.6f);
+  EXPECT_EQ(metadata.integer("general.sampling.top_k"), 20);
+  Json wanted = text.generation;
+  wanted.erase("transformers_version");
+  const Json found = generation_of_gguf(metadata);
+  for (const auto& [key, value] : wanted.items()) EXPECT_EQ(found.at(key), value) << key;
+  const SamplingDefaults defaults = sampling_defaults(found, "test");
+  EXPECT_EQ(defaults.temperature, 0.6);
+  EXPECT_EQ(defaults.top_k, 20);
+  EXPECT_FALSE(defaults.min_p.has_value());
+  // Without sampling the rest says nothing.
+  EXPECT_EQ(sampling_defaults({{"do_sample", false}, {"temperature", 0.6}}, "test").temperature, 0.0);
+  EXPECT_FALSE(sampling_defaults(Json::object(), "test").temperature.has_value());
+  EXPECT_TRUE(generation_of_gguf(GgufMetadata()).empty());
+  metadata.set("general.sampling.temp", GgufValue::f32(-3));
+  try {
+    sampling_defaults(generation_of_gguf(metadata), "x.gguf");
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_NE(std::string(error.what()).find("x.gguf: temperature is -3"), std::string::npos) << error.what();
   }
 }
 
