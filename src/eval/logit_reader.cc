@@ -2,6 +2,7 @@
 
 #include <numeric>
 
+#include "base/error.h"
 #include "engine/serving_graph.h"
 
 namespace vertebra {
@@ -21,10 +22,16 @@ LogitReader::LogitReader(Backend& backend, const Model& model, const BufferSet& 
     if (buffer != nullptr && buffer->type().dtype != DType::kF32)
       shape.parameter_types[spec.name] = buffer->type().dtype;
   }
-  executable_.emplace(backend, build_serving_step(model, shape), buffers_, &parameters);
-  std::vector<int32_t> pages(static_cast<size_t>(shape.pages));
-  std::iota(pages.begin(), pages.end(), 0);
-  upload(serving::kPageTable, pages, {1, shape.pages});
+  Graph step = build_serving_step(model, shape);
+  const std::vector<int64_t> windows = windows_of(step);
+  executable_.emplace(backend, std::move(step), buffers_, &parameters);
+  // Pages in a ring: those that a layer with a window still sees are fewer than it has.
+  for (const int64_t window : windows) {
+    std::vector<int32_t> pages(static_cast<size_t>(shape.pages_per_request));
+    for (size_t i = 0; i < pages.size(); ++i)
+      pages[i] = static_cast<int32_t>(static_cast<int64_t>(i) % shape.pages_for(window));
+    upload(fmt::format("{}{}", serving::kPageTable, window).c_str(), pages, {1, shape.pages_per_request});
+  }
 }
 
 void LogitReader::upload(const char* name, const std::vector<int32_t>& values, Shape shape) {

@@ -40,9 +40,9 @@ struct Quality {
   Json to_json() const;
 };
 
-// Both models must have the same vocabulary and cut the text into the same tokens; invalid_argument
-// otherwise, and for a text of less than 32 tokens. Memory: both models, and the logits of a few rows.
-// Interruptible.
+// Both models must have the same vocabulary, else invalid_argument, as for a text of less than 32 tokens; the
+// text is cut by the reference's tokenizer, with a warning where the other would cut it otherwise. Memory:
+// both models, and the logits of a few rows. Interruptible.
 Quality compare_models(Backend& backend, const Assistant& reference, const Assistant& model,
                        const std::string& text, const QualityOptions& options = {});
 

@@ -61,8 +61,7 @@ class CompareModels : public ::testing::Test {
     fs::remove_all(folder_);
   }
 
-  // A model of random weights; `noise` moves some of them a little. `vocabulary` of the tokenizer and the
-  // model.
+  // A model of random weights; `noise` moves some of them a little. `vocabulary`: of the tokenizer.
   Assistant open(const std::string& name, float noise, int vocabulary = 300,
                  const std::string& type = "llama") {
     const fs::path path = folder_ / name;
@@ -156,11 +155,27 @@ TEST_F(CompareModels, MemoriesOfOtherKindsBeginAnewWithEveryWindow) {
     const Assistant model = open(type, 0, 300, type);
     QualityOptions options;
     options.windows = 3;
-    options.window = 100;
+    options.window = 190;  // several times the windows of layers
     options.prompts = 2;
     const Quality quality = compare_models(*backend_, model, model, kSampleText, options);
     EXPECT_NEAR(quality.loss.mean, dense_loss(model, quality), 1e-4) << type;
   }
+}
+
+TEST_F(CompareModels, TheTextIsCutAsTheReferenceDoes) {
+  const Assistant reference = open("reference", 0);
+  open("model", 0);
+  const fs::path file = folder_ / "model" / "tokenizer.json";
+  Json tokenizer = read_json_file(file);
+  tokenizer["model"]["merges"].erase(tokenizer["model"]["merges"].size() -
+                                     1);  // the last token is never made
+  write_json_file(file, tokenizer);
+  const Assistant model(*backend_, folder_ / "model", smallest_engine(), WeightForm::kStored);
+  EXPECT_NE(model.tokenizer().encode(kSampleText), reference.tokenizer().encode(kSampleText));
+  QualityOptions options;
+  options.windows = 1;
+  options.prompts = 1;
+  EXPECT_EQ(compare_models(*backend_, reference, model, kSampleText, options).divergence.mean, 0);
 }
 
 TEST_F(CompareModels, WhatCannotBeComparedIsRefused) {
