@@ -255,6 +255,8 @@ Manifest certificate_of(const fs::path& source, const std::string& quantization)
   return out;
 }
 
+fs::path certificate_beside(fs::path file) { return file += ".manifest.json"; }
+
 // Into the folder's manifest; beside a GGUF file, which has no folder of its own.
 void record(const fs::path& destination, Manifest certificate, const QualityReport& report) {
   if (fs::is_directory(destination)) {
@@ -264,9 +266,9 @@ void record(const fs::path& destination, Manifest certificate, const QualityRepo
                                                           fs::file_size(destination)};
   }
   certificate.results["quality"] = report.to_json();
-  fs::path path = destination / "manifest.json";
-  if (!fs::is_directory(destination)) (path = destination) += ".manifest.json";
-  write_json_file(path, certificate.to_json());
+  write_json_file(
+      fs::is_directory(destination) ? destination / "manifest.json" : certificate_beside(destination),
+      certificate.to_json());
 }
 
 class ConvertCommand final : public Command {
@@ -296,10 +298,13 @@ class ConvertCommand final : public Command {
     std::optional<Quantization> wanted;
     if (!quantization_.empty()) wanted = Quantization::from_name(quantization_);
     std::error_code none;
-    require(!fs::equivalent(source_, destination_, none), "'{}' would be written over itself", source_);
     const fs::path path = find_model(model_argument(source_));
+    require(!fs::equivalent(path, destination_, none), "'{}' would be written over itself", source_);
+    require(text_.empty() || fs::is_regular_file(text_, none), Code::kNotFound,
+            "--report: '{}' is no file; a text was wanted, or nothing behind --report", text_);
     const bool reports = report_->count() > 0, to_folder = fs::path(destination_).extension() != ".gguf";
     Manifest certificate;
+    if (!to_folder) fs::remove(certificate_beside(destination_), none);  // of what was there before
     if (reports || to_folder) certificate = certificate_of(path, quantization_);
     const auto bytes = Converter(open_source(path), destination_, wanted, certificate).run();
     Json out = {{"source", source_}, {"destination", destination_}, {"bytes", Json(bytes)}};

@@ -7,6 +7,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/progress.h"
+#include "base/sha256.h"
 
 namespace vertebra::cli {
 namespace {
@@ -38,7 +39,10 @@ void print_sizes(const std::string& kind, const WeightSize* before, const Weight
 }  // namespace
 
 Json QualityReport::to_json() const {
-  Json out = {{"reference", reference_name}, {"model", model_name}, {"text", text_name}};
+  Json out = {{"reference", reference_name},
+              {"model", model_name},
+              {"text", text_name},
+              {"text_sha256", text_sha256}};
   out.update(quality.to_json());
   out["sizes"] = {{"reference", reference_sizes.to_json()}, {"model", sizes.to_json()}};
   return out;
@@ -82,6 +86,7 @@ QualityReport measure_quality(const GlobalOptions& global, const fs::path& refer
   out.model_name = model.string();
   out.text_name = text.empty() ? "the text that comes with the program" : text;
   const std::string content = text.empty() ? kSampleText : read_file(text);
+  out.text_sha256 = sha256_hex(content);
   Backend& backend = open_backend(global);
   const WeightForm form = backend.host_memory() ? WeightForm::kStored : WeightForm::kF32;
   const fs::path reference_path = find_model(reference), model_path = find_model(model);

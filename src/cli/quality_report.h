@@ -11,7 +11,7 @@
 namespace vertebra::cli {
 
 struct QualityReport {
-  std::string reference_name, model_name, text_name;
+  std::string reference_name, model_name, text_name, text_sha256;
   Quality quality;
   WeightSizes reference_sizes, sizes;
 

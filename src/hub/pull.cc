@@ -48,7 +48,8 @@ std::optional<fs::path> model_in(const fs::path& folder, const Manifest& manifes
   if (model.choice.empty() && manifest.files.contains("config.json")) return folder;
   std::vector<std::string> found;
   for (const auto& [name, file] : manifest.files) {
-    if (name.ends_with(".gguf") && (model.choice.empty() || chooses(model.choice, name)))
+    if (name.ends_with(".gguf") && !is_later_part(name) &&
+        (model.choice.empty() || chooses(model.choice, name)))
       found.push_back(name);
   }
   if (found.size() == 1 && fs::is_regular_file(folder / found[0])) return folder / found[0];
@@ -210,7 +211,7 @@ class Pull {
       out.files.push_back(file.path);
       out.size_bytes += file.size_bytes;
     }
-    if (files.size() == 1 && files[0].path.ends_with(".gguf")) out.path = folder_ / files[0].path;
+    if (request_.files.size() <= 1 && files[0].path.ends_with(".gguf")) out.path = folder_ / files[0].path;
     return out;
   }
 

@@ -38,14 +38,26 @@ std::string_view base_name(std::string_view path) { return path.substr(path.rfin
 
 bool is_gguf_name(std::string_view path) { return lower(path).ends_with(".gguf"); }
 
-// "...-00002-of-00003.gguf".
-bool is_split(std::string_view path) {
-  const std::string stem = lower(base_name(path));
-  const size_t of = stem.rfind("-of-");
-  return of != std::string::npos && of >= 6 && stem[of - 6] == '-' && stem.size() == of + 4 + 5 + 5 &&
-         std::all_of(stem.begin() + static_cast<std::ptrdiff_t>(of) - 5,
-                     stem.begin() + static_cast<std::ptrdiff_t>(of),
-                     [](char c) { return c >= '0' && c <= '9'; });
+// "...-00002-of-00003.gguf": the numbers; nothing for other names.
+struct Part {
+  int number = 0, count = 0;
+};
+constexpr size_t kPartName = 20;  // "-00002-of-00003.gguf"
+std::optional<Part> part_of(std::string_view path) {
+  if (path.size() < kPartName || !is_gguf_name(path)) return std::nullopt;
+  const std::string_view end = path.substr(path.size() - kPartName);
+  const auto number = [&](size_t at) {
+    int out = 0;
+    for (const char c : end.substr(at, 5)) {
+      if (c < '0' || c > '9') return -1;
+      out = 10 * out + (c - '0');
+    }
+    return out;
+  };
+  const Part out{number(1), number(10)};
+  if (end[0] != '-' || end.substr(6, 4) != "-of-" || out.number < 1 || out.count < out.number)
+    return std::nullopt;
+  return out;
 }
 
 // Vision encoders and importance matrices lie beside the models.
@@ -102,13 +114,29 @@ const RemoteFile& checked(const RemoteFile& file, const std::string& source) {
 std::vector<const RemoteFile*> gguf_files(const Repository& repository) {
   std::vector<const RemoteFile*> out;
   for (const RemoteFile& file : repository.files) {
-    if (is_gguf_name(file.path) && !is_no_model(file.path)) out.push_back(&file);
+    if (is_gguf_name(file.path) && !is_no_model(file.path) && !is_later_part(file.path)) out.push_back(&file);
   }
   return out;
 }
 
-const RemoteFile& choose_gguf(const Repository& repository, const std::string& choice,
-                              const std::string& name) {
+// The file, and the others where it is the first of several that make one model.
+std::vector<RemoteFile> all_parts(const Repository& repository, const RemoteFile& first,
+                                  const std::string& name) {
+  std::vector<RemoteFile> out = {checked(first, name)};
+  const auto part = part_of(first.path);
+  for (int number = 2; part.has_value() && number <= part->count; ++number) {
+    std::string path = first.path;
+    path.replace(path.size() - kPartName + 1, 5, fmt::format("{:05}", number));
+    const RemoteFile* file = repository.find(path);
+    require(file != nullptr, Code::kDataLoss, "{}: '{}' is one of {} files, and the repository has no {}",
+            name, first.path, part->count, json_line(Json(path)));
+    out.push_back(checked(*file, name));
+  }
+  return out;
+}
+
+std::vector<RemoteFile> choose_gguf(const Repository& repository, const std::string& choice,
+                                    const std::string& name) {
   const auto all = gguf_files(repository);
   require(!all.empty(), Code::kNotFound, "{}: the repository holds no GGUF file", name);
   std::vector<const RemoteFile*> chosen;
@@ -117,12 +145,9 @@ const RemoteFile& choose_gguf(const Repository& repository, const std::string& c
   }
   require(!chosen.empty(), Code::kNotFound, "{}: no GGUF file is '{}'; there are:{}", name, choice,
           listed(all));
-  require(!is_split(chosen[0]->path), Code::kUnimplemented,
-          "{}: '{}' is cut into several files, which cannot be read yet; a whole one was wanted:{}", name,
-          json_line(Json(chosen[0]->path)), listed(all));
   require(chosen.size() == 1, "{}: one of these was wanted, by hf:ORG/NAME:QUANTIZATION or --file NAME:{}",
           name, listed(chosen));
-  return checked(*chosen[0], name);
+  return all_parts(repository, *chosen[0], name);
 }
 
 Selection select_folder(const Repository& repository, const std::string& name) {
@@ -183,12 +208,17 @@ bool is_safe_path(std::string_view path) {
   return depth <= 8;
 }
 
+bool is_later_part(std::string_view path) {
+  const auto part = part_of(path);
+  return part.has_value() && part->number > 1;
+}
+
 bool chooses(std::string_view choice, std::string_view path) {
   const std::string wanted = lower(choice), name = lower(path);
   if (wanted == name || wanted == lower(base_name(path))) return true;
   if (!is_gguf_name(path)) return false;
   std::string stem = name.substr(0, name.size() - 5);
-  if (is_split(path)) stem.resize(stem.size() - 15);  // "-00001-of-00003"
+  if (part_of(path).has_value()) stem.resize(stem.size() - (kPartName - 5));
   if (!stem.ends_with(wanted)) return false;
   if (stem.size() == wanted.size()) return true;
   const char before = stem[stem.size() - wanted.size() - 1];
@@ -210,10 +240,10 @@ Selection select_files(const Repository& repository, const std::vector<std::stri
     }
     return out;
   }
-  if (!choice.empty()) return {{choose_gguf(repository, choice, name)}, false};
+  if (!choice.empty()) return {choose_gguf(repository, choice, name), false};
   if (repository.find("model.safetensors") != nullptr || repository.find(kIndex) != nullptr)
     return select_folder(repository, name);
-  if (!gguf_files(repository).empty()) return {{choose_gguf(repository, choice, name)}, false};
+  if (!gguf_files(repository).empty()) return {choose_gguf(repository, choice, name), false};
   const bool pickled =
       std::any_of(repository.files.begin(), repository.files.end(), [](const RemoteFile& file) {
         return file.path.ends_with(".bin") || file.path.ends_with(".pt") || file.path.ends_with(".pth");

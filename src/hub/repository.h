@@ -49,6 +49,8 @@ Selection select_files(const Repository& repository, const std::vector<std::stri
 std::vector<RemoteFile> select_shards(const Repository& repository, const Json& index,
                                       const std::string& source);
 
+// Whether a GGUF file is the second or a later of several that make one model, which is named by the first.
+bool is_later_part(std::string_view path);
 // Whether `choice` means this GGUF file: its name, or the quantization at the end of it, in any case.
 bool chooses(std::string_view choice, std::string_view path);
 

@@ -43,7 +43,8 @@ GGUF = {
     "small.Q8_0.gguf": b"GGUF eight" * 100,
     "mmproj-small-F16.gguf": b"GGUF eyes",
     "big-F16-00001-of-00002.gguf": b"GGUF half",
-    "big-F16-00002-of-00002.gguf": b"GGUF half",
+    "big-F16-00002-of-00002.gguf": b"GGUF other half",
+    "big-F32-00001-of-00003.gguf": b"GGUF third",
     "sub/folder/deep-Q2_K.gguf": b"GGUF deep" * 10,
 }
 

@@ -319,9 +319,17 @@ TEST_F(PullTest, GgufFilesAreChosenByQuantization) {
   EXPECT_EQ(pull_model("one/m").path.filename(), "only-Q4_0.gguf");
 }
 
+TEST_F(PullTest, AllPartsOfAModelAreTaken) {
+  const PullResult result = pull_model("gguf/m:F16");
+  EXPECT_EQ(result.path, result.folder / "big-F16-00001-of-00002.gguf");
+  EXPECT_EQ(read_file(result.folder / "big-F16-00002-of-00002.gguf"), "GGUF other half");
+  EXPECT_EQ(find_pulled(options_.cache, parse_hub_model("hf:gguf/m:F16")), result.path);
+  EXPECT_EQ(find_pulled(options_.cache, parse_hub_model("hf:gguf/m")), result.path);
+}
+
 TEST_F(PullTest, WhatCannotBeReadIsNotTaken) {
   expect_error("pickle/m", Code::kNotFound, "pickles");
-  EXPECT_THROW(pull_model("gguf/m:F16"), Error);  // in two files
+  EXPECT_THROW(pull_model("gguf/m:F32"), Error);  // two of its three parts are not there
   EXPECT_THROW(pull_model("gguf/m", {"nothing.gguf"}), Error);
   EXPECT_TRUE(requests_for("/resolve/").empty());
 }
