@@ -198,14 +198,14 @@ TEST(HostileSentencePiece, CharsmapUnitsMayPointAnywhere) {
 
 // Every place would otherwise walk the whole rest of the text, or become megabytes.
 TEST(HostileSentencePiece, CharsmapsNeitherWalkNorGrowWithoutEnd) {
-  const std::string text(1 << 20, 'a');
+  const std::string text(1 << 18, 'a');
   std::vector<uint32_t> cyclic(512);
   for (uint32_t i = 0; i < 512; ++i) cyclic[i] = 'a';
   const std::clock_t start = std::clock();
   EXPECT_FALSE(Charsmap(charsmap_of(cyclic, "x"), "f").longest(text));
   const std::string file = model_file(kUnigram, small_pieces(), charsmap_of(cyclic, "x"));
   tokenizer_from_sentencepiece(file, Json(), "f").encode(text, false);
-  EXPECT_LT(static_cast<double>(std::clock() - start) / CLOCKS_PER_SEC, 20);
+  EXPECT_LT(static_cast<double>(std::clock() - start) / CLOCKS_PER_SEC, 10);
 
   std::vector<uint32_t> value(512, 0);
   value[0] = 1 << 10;
