@@ -26,7 +26,9 @@ function(vertebra_test name)
   add_executable(test_${name} ${sources})
   target_link_libraries(test_${name} PRIVATE ${ARG_DEPS} GTest::gtest GTest::gtest_main)
   target_include_directories(test_${name} PRIVATE ${CMAKE_SOURCE_DIR})
-  target_compile_options(test_${name} PRIVATE $<$<CONFIG:Release>:-O1>)  # a third less time to compile
+  # A third less time to compile; GCC's warning sees less at -O1 and takes empty optionals for unset memory.
+  target_compile_options(test_${name} PRIVATE
+                         $<$<CONFIG:Release>:-O1 $<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized>>)
   target_compile_definitions(test_${name} PRIVATE VERTEBRA_SOURCE_DIR="${CMAKE_SOURCE_DIR}")
   gtest_discover_tests(test_${name} TEST_PREFIX "${name}." DISCOVERY_MODE PRE_TEST DISCOVERY_TIMEOUT 60
                        PROPERTIES TIMEOUT 600)
