@@ -2,6 +2,7 @@
 // for each token.
 #include <algorithm>
 
+#include "base/log.h"
 #include "models/decoder.h"
 #include "models/gguf_architecture.h"
 
@@ -127,6 +128,12 @@ void write_gguf_qwen3_moe(const Model& model, GgufContents& out) {
   require(json_get<bool>(model.config(), "norm_topk_prob", source, false), Code::kUnimplemented,
           "{}: norm_topk_prob is false: readers of GGUF files take it to be true", source);
   out.metadata.set("qwen3moe.expert_count", GgufValue::u32(model.shape().experts));
+  for (const ParameterSpec& spec : model.parameters()) {
+    if (!spec.name.ends_with(".mlp.gate_proj.weight")) continue;
+    log_warning("{}: '{}' is of a layer without experts, with which llama.cpp does not open the file", source,
+                spec.name);
+    break;
+  }
 }
 
 const GgufArchitecture& gguf_qwen3_moe() {

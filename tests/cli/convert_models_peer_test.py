@@ -98,6 +98,8 @@ def main():
     convert, reader = peer_converter()
     import numpy as np
     for name in sorted(path.name for path in GOLDEN.iterdir() if path.is_dir()):
+        if name == "qwen3_moe":  # it has a layer without experts, which llama.cpp does not know
+            continue
         with tempfile.TemporaryDirectory() as temporary:
             at = pathlib.Path(temporary)
             prepare(name, at / "folder")
