@@ -328,7 +328,7 @@ int64_t number_of_kind(const GgufMetadata& metadata, const std::string& key,
     if ((windowed[i] != 0) != with_window) continue;
     require(!out || *out == values[i], Code::kUnimplemented,
             "'{}': {} is {} and {} in layers that {} a window: one number for these was wanted",
-            metadata.source(), key, *out, values[i], with_window ? "have" : "lack");
+            metadata.source(), key, out.value_or(0), values[i], with_window ? "have" : "lack");
     out = values[i];
   }
   return out.value_or(values[0]);
