@@ -161,6 +161,7 @@ void pack(const T* from, int64_t from_stride, int64_t rows, int64_t dim, float* 
       if constexpr (sizeof(T) == 4) {
         hn::StoreU(hn::LoadU(df, from + d), df, to + d);
       } else {
+        __builtin_prefetch(from + d + kKeys * from_stride);  // the same row of the next block
         hn::StoreU(widen_bf16(df, hn::LoadU(dh, from + d)), df, to + d);
       }
     }
@@ -195,6 +196,7 @@ void pack_i8(const int8_t* from, int64_t from_stride, const float* scales, int64
   const hn::RebindToSigned<DF> di;
   const hn::Rebind<int8_t, DF> d8;
   for (int64_t i = 0; i < rows; ++i, from += from_stride, scales += scale_stride, to += to_stride) {
+    __builtin_prefetch(from + kKeys * from_stride);  // the same row of the next block
     for (int64_t block = 0; block < dim / 32; ++block) {
       const VF scale = hn::Set(df, scales[block]);
       for (int64_t d = block * 32; d < block * 32 + 32; d += kFloats) {

@@ -16,7 +16,11 @@ constexpr int64_t kKeys = kAttentionKeys;
 // zeros.
 HWY_INLINE void load_words(const void* from, int64_t stride_bytes, int64_t rows, VecF (&words)[kLanes]) {
   const auto* at = static_cast<const char*>(from);
-  for (int j = 0; j < kLanes; ++j) words[j] = j < rows ? load<VecF>(at + j * stride_bytes) : splat(0);
+  for (int j = 0; j < kLanes; ++j) {
+    // Strides of a few hundred bytes are beyond what processors fetch ahead by themselves.
+    __builtin_prefetch(at + (j + kKeys) * stride_bytes);
+    words[j] = j < rows ? load<VecF>(at + j * stride_bytes) : splat(0);
+  }
   transpose(words);
 }
 
