@@ -265,7 +265,6 @@ class HttpServer::Impl {
       return plain_error(413, "the request's body is larger than this server takes");
     if (error == http::error::header_limit)
       return plain_error(431, "the request's headers are larger than this server takes");
-    if (error == beast::error::timeout) return plain_error(408, "the request took too long to arrive");
     if (error.category() == http::make_error_code(http::error::bad_method).category() &&
         error != http::error::end_of_stream && error != http::error::partial_message)
       return plain_error(400, "the request is no HTTP: " + error.message());
@@ -388,7 +387,7 @@ class HttpServer::Impl {
   void watch(beast::tcp_stream& stream, const beast::flat_buffer& buffer,
              const std::shared_ptr<Reply>& reply) {
     if (buffer.size() > 0) return;  // the next request is already here
-    stream.socket().async_wait(tcp::socket::wait_read, [this, &stream, reply](error_code error) {
+    stream.socket().async_wait(tcp::socket::wait_read, [&stream, reply](error_code error) {
       // Complete or given up: the stream may be gone.
       if (error == asio::error::operation_aborted || reply->finished || reply->gone()) return;
       char byte;
