@@ -153,7 +153,10 @@ class HttpServer::Impl {
   ~Impl() { workers_.join(); }
 
   uint16_t port() const { return acceptor_.local_endpoint().port(); }
-  void run() { io_.run(); }
+  void run() {
+    io_.run();
+    workers_.join();  // no handler runs once this has returned
+  }
 
   void stop(std::chrono::milliseconds patience) {
     asio::post(io_, [this, patience] {
