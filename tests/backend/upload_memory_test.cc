@@ -36,8 +36,8 @@ size_t status_bytes(std::string_view name) {
 class UploadMemory : public testing::Test {
  protected:
   void SetUp() override {
-#if defined(VERTEBRA_SHADOW_MEMORY)
-    GTEST_SKIP() << "a sanitizer's own memory would be counted";
+#if defined(VERTEBRA_SHADOW_MEMORY) || defined(VERTEBRA_EMULATED)
+    GTEST_SKIP() << "a sanitizer's or an emulator's own memory would be counted";
 #endif
     path_ = fs::path(testing::TempDir()) / fmt::format("upload-memory-{}", getpid());
   }
