@@ -14,12 +14,9 @@ namespace {
 
 namespace fs = std::filesystem;
 
-Withholding read_withholding(const fs::path& folder) {
+Withholding read_withholding(const Json& generation, const std::string& source) {
   Withholding out;
-  const fs::path path = folder / "generation_config.json";
-  if (!fs::exists(path)) return out;
-  const std::string source = path.string();
-  const Json settings = json_get<Json>(read_json_file(path), "withhold", source, Json());
+  const Json settings = json_get<Json>(generation, "withhold", source, Json());
   if (settings.is_null()) return out;
   out.below = json_get<double>(settings, "below", source);
   out.refusals = json_get<std::vector<std::string>>(settings, "refusals", source);
@@ -95,7 +92,7 @@ Assistant::Assistant(Backend& backend, fs::path path, ModelText text, EngineOpti
   }
   stop_tokens_ = std::move(text.stop_tokens);
   sampling_ = vertebra::sampling_defaults(text.generation, folder_.string());
-  withholding_ = read_withholding(folder_);
+  withholding_ = read_withholding(text.generation, folder_.string());
   for (const std::string& refusal : withholding_.refusals) {
     const std::vector<int32_t> ids = tokenizer_.encode(refusal, false, false);
     require(!ids.empty(), "{}: a refusal of generation_config.json is empty", folder_.string());

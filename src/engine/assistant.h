@@ -114,9 +114,6 @@ class Assistant {
   // How the model wants its answers sampled.
   const SamplingDefaults& sampling_defaults() const { return sampling_; }
 
-  // Whether it gives a refusal for a greedy answer that it holds improbable itself.
-  bool withholds_unsure_answers() const { return withholding_.below > 0; }
-
   // Prompts as token ids. chat_prompt throws failed_precondition for a model without a chat template;
   // `continues_last`: the answer goes on where the conversation's last message ends. Thread-safe.
   std::vector<int32_t> chat_prompt(const Conversation& conversation, bool continues_last = false) const;

@@ -140,11 +140,7 @@ struct Engine::Impl {
     shape.mesh = backend.mesh();
     shape.choose_on_device = !backend.host_memory();
     check_model_fits(model, shape.mesh);
-    for (const ParameterSpec& spec : model.parameters()) {
-      const Buffer* buffer = parameters.find(spec.name);
-      if (buffer != nullptr && buffer->type().dtype != DType::kF32)
-        shape.parameter_types[spec.name] = buffer->type().dtype;
-    }
+    shape.parameter_types = stored_types(model, parameters);
     Graph step = build_serving_step(model, shape);
     const std::vector<int64_t> windows = windows_of(step);
     KvCache::CopyState copy_state;

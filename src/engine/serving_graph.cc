@@ -161,6 +161,15 @@ bool keeps_states(const Graph& step) {
                      [](const auto& input) { return input.name.starts_with(kStatePrefix); });
 }
 
+std::map<std::string, DType, std::less<>> stored_types(const Model& model, const BufferSet& parameters) {
+  std::map<std::string, DType, std::less<>> out;
+  for (const ParameterSpec& spec : model.parameters()) {
+    const Buffer* buffer = parameters.find(spec.name);
+    if (buffer != nullptr && buffer->type().dtype != DType::kF32) out[spec.name] = buffer->type().dtype;
+  }
+  return out;
+}
+
 Graph build_serving_step(const Model& model, const ServingShape& shape) {
   Graph graph;
   const Dim N(shape.tokens, serving::kTokenSymbol), M(shape.sampled, serving::kSampledSymbol);

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "backend/buffer_set.h"
 #include "models/model.h"
 
 namespace vertebra {
@@ -44,6 +45,8 @@ inline constexpr const char* kCopyTo = "engine/copy_to";
 inline constexpr const char* kLogits = "engine/logits";  // f32 [M, V]
 }  // namespace serving
 
+// ServingShape::parameter_types of a model whose parameters lie in these buffers.
+std::map<std::string, DType, std::less<>> stored_types(const Model& model, const BufferSet& parameters);
 // Parameters are inputs of their names; caches "engine/k_cache/LAYER", "engine/v_cache/LAYER"
 // [P, page_size, K, D] of the layer (of codes also "engine/k_scale/LAYER", "engine/v_scale/LAYER") and states
 // "engine/state/LAYER/NAME" f32 [R + snapshots, ...] are donated. Throws invalid_argument for a cache of q8_0

@@ -17,11 +17,7 @@ LogitReader::LogitReader(Backend& backend, const Model& model, const BufferSet& 
   shape.context_length = length;
   shape.compute = compute;
   shape.mesh = backend.mesh();
-  for (const ParameterSpec& spec : model.parameters()) {
-    const Buffer* buffer = parameters.find(spec.name);
-    if (buffer != nullptr && buffer->type().dtype != DType::kF32)
-      shape.parameter_types[spec.name] = buffer->type().dtype;
-  }
+  shape.parameter_types = stored_types(model, parameters);
   Graph step = build_serving_step(model, shape);
   const std::vector<int64_t> windows = windows_of(step);
   executable_.emplace(backend, std::move(step), buffers_, &parameters);

@@ -164,6 +164,19 @@ bool is_parameter(const Node& node);
 bool is_constant(const Node& node);
 const Tensor& constant_value(const Node& node);
 
+// The end of a pass that builds `target` out of `source`, whose inputs it has in their order: outputs with
+// their donations, and shardings. `translate` gives the new value of an old one.
+template <class Translate>
+void copy_outputs(const Graph& source, Graph& target, const Translate& translate) {
+  target.set_scope("");
+  for (const auto& output : source.outputs()) {
+    const Value donated =
+        output.donated_input < 0 ? Value{} : target.inputs()[static_cast<size_t>(output.donated_input)].value;
+    target.add_output(output.name, translate(output.value), donated);
+  }
+  target.copy_shardings(source);
+}
+
 template <class Rewrite>
 Graph rebuild(const Graph& source, bool only_live, Rewrite&& rewrite) {
   const std::vector<bool> live = live_nodes(source);
@@ -184,13 +197,7 @@ Graph rebuild(const Graph& source, bool only_live, Rewrite&& rewrite) {
     for (const Value& operand : node->operands) operands.push_back(translate(operand));
     results = rewrite(target, *node, std::move(operands));
   }
-  target.set_scope("");
-  for (const auto& output : source.outputs()) {
-    const Value donated =
-        output.donated_input < 0 ? Value{} : target.inputs()[static_cast<size_t>(output.donated_input)].value;
-    target.add_output(output.name, translate(output.value), donated);
-  }
-  target.copy_shardings(source);
+  copy_outputs(source, target, translate);
   return target;
 }
 

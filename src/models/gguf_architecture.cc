@@ -220,6 +220,11 @@ void read_gguf_windows(const GgufFile& file, int64_t period, Json& config) {
   config["layer_types"] = types;
 }
 
+void read_gguf_qwen_windows(const GgufFile& file, Json& config) {
+  read_gguf_windows(file, 0, config);
+  config["use_sliding_window"] = !config["sliding_window"].is_null();
+}
+
 void write_gguf_windows(const std::vector<int64_t>& windows, int64_t period, GgufContents& out) {
   const std::string at = gguf_at(out.metadata) + "attention.sliding_window";
   std::vector<int64_t> narrow;

@@ -108,6 +108,8 @@ std::vector<int64_t> gguf_by_layer(const GgufMetadata& metadata, const std::stri
 // config.json, against the window of every layer (0: it sees all). `period`: where the file names no layers,
 // every so manieth sees all; 0: none does.
 void read_gguf_windows(const GgufFile& file, int64_t period, Json& config);
+// The same for Qwen, whose configurations also say whether there are any.
+void read_gguf_qwen_windows(const GgufFile& file, Json& config);
 void write_gguf_windows(const std::vector<int64_t>& windows, int64_t period, GgufContents& out);
 // The shortest decimal number that rounds to the f32 in the file: what was meant.
 double gguf_number_of(double value);

@@ -65,23 +65,18 @@ std::unique_ptr<Model> make_qwen2(const Json& config, std::string_view source) {
 
 // llama.cpp reads the file without windows, which no model on the hub makes use of.
 const GgufArchitecture& gguf_qwen2() {
-  static const GgufArchitecture out = {
-      .architecture = "qwen2",
-      .model_type = "qwen2",
-      .class_name = "Qwen2ForCausalLM",
-      .outside = gguf_decoder_outside(),
-      .inside = gguf_decoder_inside(false),
-      .keys = gguf_decoder_keys(),
-      .settings = R"({"hidden_act": "silu", "use_sliding_window": false})",
-      .read =
-          [](const GgufFile& file, Json& config) {
-            read_gguf_windows(file, 0, config);
-            config["use_sliding_window"] = !config["sliding_window"].is_null();
-          },
-      .write =
-          [](const Model& model, GgufContents& out) {
-            write_gguf_windows(static_cast<const Qwen2&>(model).windows(), 0, out);
-          }};
+  static const GgufArchitecture out = {.architecture = "qwen2",
+                                       .model_type = "qwen2",
+                                       .class_name = "Qwen2ForCausalLM",
+                                       .outside = gguf_decoder_outside(),
+                                       .inside = gguf_decoder_inside(false),
+                                       .keys = gguf_decoder_keys(),
+                                       .settings = R"({"hidden_act": "silu", "use_sliding_window": false})",
+                                       .read = read_gguf_qwen_windows,
+                                       .write = [](const Model& model, GgufContents& out) {
+                                         write_gguf_windows(static_cast<const Qwen2&>(model).windows(), 0,
+                                                            out);
+                                       }};
   return out;
 }
 

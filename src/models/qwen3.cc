@@ -76,15 +76,10 @@ const GgufArchitecture& gguf_qwen3() {
       .inside = gguf_decoder_inside(false),
       .keys = gguf_decoder_keys(),
       .settings = R"({"hidden_act": "silu", "attention_bias": false, "use_sliding_window": false})",
-      .read =
-          [](const GgufFile& file, Json& config) {
-            read_gguf_windows(file, 0, config);
-            config["use_sliding_window"] = !config["sliding_window"].is_null();
-          },
-      .write =
-          [](const Model& model, GgufContents& out) {
-            write_gguf_windows(static_cast<const Qwen3&>(model).windows(), 0, out);
-          }};
+      .read = read_gguf_qwen_windows,
+      .write = [](const Model& model, GgufContents& out) {
+        write_gguf_windows(static_cast<const Qwen3&>(model).windows(), 0, out);
+      }};
   return out;
 }
 

@@ -133,12 +133,11 @@ void read_turns(Fields& fields, std::string_view version, ChatRequest& chat) {
 }
 
 void read_sampling(Fields& fields, std::string_view version, ChatRequest& chat) {
-  SamplingOptions& sampling = chat.options.sampling;
   for (const char* key : {"temperature", "top_p", "top_k"})
     require(version == kFirstVersion || !fields.has(key), "{}: not taken in version {}", key, version);
   chat.temperature = fields.number("temperature", 0, 1);
-  sampling.top_p = fields.number("top_p", 0, 1).value_or(1);
-  sampling.top_k = fields.integer("top_k", 0, kMostTokens).value_or(0);
+  chat.top_p = fields.number("top_p", 0, 1);
+  chat.top_k = fields.integer("top_k", 0, kMostTokens);
   const Json& stops = fields.list("stop_sequences");
   for (size_t i = 0; i < stops.size(); ++i) {
     require(stops[i].is_string() && !stops[i].get_ref<const std::string&>().empty(),
@@ -189,7 +188,6 @@ class Writer final : public AnswerWriter {
         context_length_(context_length) {}
 
   void begin(int64_t prompt_tokens) override {
-    prompt_tokens_ = prompt_tokens;
     if (!stream_) return;
     HttpResponse head;
     head.content_type = "text/event-stream; charset=utf-8";
@@ -279,7 +277,7 @@ class Writer final : public AnswerWriter {
   std::shared_ptr<HttpReply> reply_;
   bool stream_, only_warms_, started_ = false, block_open_ = false;
   std::string model_, id_, request_id_;
-  int64_t context_length_, prompt_tokens_ = 0;
+  int64_t context_length_;
 };
 
 }  // namespace

@@ -16,7 +16,9 @@ struct ChatRequest {
   Conversation conversation;
   bool continues_last = false;  // the last message is the assistant's, and the answer its continuation
   TextOptions options;
-  std::optional<double> temperature;  // not given: the model's own choice
+  // What is not given is as the model's own configuration has it, else as the protocols do.
+  std::optional<double> temperature, top_p;
+  std::optional<int64_t> top_k;
   int choices = 1;
 };
 

@@ -92,7 +92,7 @@ void read_messages(Fields& fields, ChatRequest& chat) {
 void read_sampling(Fields& fields, ChatCompletionRequest& out) {
   TextOptions& options = out.chat.options;
   out.chat.temperature = fields.number("temperature", 0, 2);
-  options.sampling.top_p = fields.number("top_p", 0, 1).value_or(1);
+  out.chat.top_p = fields.number("top_p", 0, 1);
   options.sampling.seed = static_cast<uint64_t>(fields.integer("seed", INT64_MIN, INT64_MAX).value_or(0));
   const auto newer = fields.integer("max_completion_tokens", 1, kMostTokens);
   const auto older = fields.integer("max_tokens", 1, kMostTokens);
@@ -167,7 +167,7 @@ class Writer final : public AnswerWriter {
   void done(int choice, TextResult result) override {
     const Json reason = result.stop_reason == "max_tokens" ? "length" : "stop";
     prompt_tokens_ = result.prompt_tokens;
-    cached_tokens_ += result.cached_tokens;
+    if (choice == 0) cached_tokens_ = result.cached_tokens;  // the prompt counts once
     output_tokens_ += result.output_tokens;
     const Json log_probabilities = log_probabilities_json(result);
     if (stream_) {

@@ -92,9 +92,13 @@ class Server::Router {
   // The prompt of a chat, and what its answer may set, completed by what the model wants.
   static std::vector<int32_t> prompt_of(const ModelService& service, ChatRequest& chat) {
     const Assistant& assistant = service.assistant();
-    // A model trained to withhold what it is unsure of does so where nothing is left to chance.
-    chat.options.sampling.temperature =
-        chat.temperature.value_or(assistant.withholds_unsure_answers() ? 0.0 : 1.0);
+    const SamplingDefaults& defaults = assistant.sampling_defaults();
+    SamplingOptions& sampling = chat.options.sampling;
+    sampling.temperature = chat.temperature.value_or(defaults.temperature.value_or(1));
+    sampling.top_p = chat.top_p.value_or(defaults.top_p.value_or(1));
+    sampling.top_k = chat.top_k.value_or(defaults.top_k.value_or(0));
+    sampling.min_p = defaults.min_p.value_or(0);
+    sampling.repetition_penalty = defaults.repetition_penalty.value_or(1);
     chat.options.may_withhold = true;
     check_sampling(chat.options.sampling);
     std::vector<int32_t> prompt = assistant.chat_prompt(chat.conversation, chat.continues_last);

@@ -87,13 +87,7 @@ Graph merge_losses(const Graph& graph) {
     }
   };
   for (const auto& node : graph.nodes()) emit(*node);
-  target.set_scope("");
-  for (const auto& output : graph.outputs()) {
-    const Value donated =
-        output.donated_input < 0 ? Value{} : target.inputs()[static_cast<size_t>(output.donated_input)].value;
-    target.add_output(output.name, translate(output.value), donated);
-  }
-  target.copy_shardings(graph);
+  copy_outputs(graph, target, translate);
   return target;
 }
 

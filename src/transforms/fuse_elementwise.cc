@@ -41,14 +41,7 @@ class Fuser {
     for (size_t i = graph_.nodes().size(); i-- > 0;) choose_group(*graph_.nodes()[i]);
     mapped_.resize(graph_.nodes().size());
     for (const auto& node : graph_.nodes()) emit(*node);
-    target_.set_scope("");
-    for (const auto& output : graph_.outputs()) {
-      const Value donated = output.donated_input < 0
-                                ? Value{}
-                                : target_.inputs()[static_cast<size_t>(output.donated_input)].value;
-      target_.add_output(output.name, translate(output.value), donated);
-    }
-    target_.copy_shardings(graph_);
+    copy_outputs(graph_, target_, [this](Value v) { return translate(v); });
     return std::move(target_);
   }
 

@@ -70,13 +70,7 @@ Graph group_linears(const Graph& graph, FunctionRef<bool(const Node&)> wanted) {
         mapped[static_cast<size_t>(group->second[i]->id)] = {values[i]};
     }
   }
-  target.set_scope("");
-  for (const auto& output : graph.outputs()) {
-    const Value donated =
-        output.donated_input < 0 ? Value{} : target.inputs()[static_cast<size_t>(output.donated_input)].value;
-    target.add_output(output.name, translate(output.value), donated);
-  }
-  target.copy_shardings(graph);
+  copy_outputs(graph, target, translate);
   return target;
 }
 

@@ -80,13 +80,7 @@ Graph rematerialize(const Graph& graph) {
     target.set_scope(node->scope);
     mapped[id] = copy_node(target, *node, std::move(operands));
   }
-  target.set_scope("");
-  for (const auto& output : graph.outputs()) {
-    const Value donated =
-        output.donated_input < 0 ? Value{} : target.inputs()[static_cast<size_t>(output.donated_input)].value;
-    target.add_output(output.name, value_in(mapped, output.value), donated);
-  }
-  target.copy_shardings(graph);
+  copy_outputs(graph, target, [&](Value v) { return value_in(mapped, v); });
   return target;
 }
 

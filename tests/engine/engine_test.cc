@@ -10,6 +10,7 @@
 #include <set>
 
 #include "base/error.h"
+#include "tests/engine/same_result.h"
 #include "tests/engine/tiny_model.h"
 #include "tests/models/dense_graph.h"
 #include "train/train_graph.h"
@@ -30,26 +31,6 @@ GenerationRequest request_of(std::vector<int32_t> prompt, int64_t max_tokens, ui
   request.sampling.seed = seed;
   request.top_log_probabilities = kTinyVocabulary;  // the whole distribution: every logit counts
   return request;
-}
-
-std::vector<int32_t> ids_of(const GenerationResult& result) {
-  std::vector<int32_t> out;
-  for (const GeneratedToken& token : result.tokens) out.push_back(token.id);
-  return out;
-}
-
-void expect_same_bits(const GenerationResult& found, const GenerationResult& wanted) {
-  ASSERT_EQ(ids_of(found), ids_of(wanted));
-  for (size_t i = 0; i < wanted.tokens.size(); ++i) {
-    const GeneratedToken &a = found.tokens[i], &b = wanted.tokens[i];
-    ASSERT_EQ(a.log_probability, b.log_probability) << "token " << i;
-    ASSERT_EQ(a.top.size(), b.top.size());
-    for (size_t j = 0; j < a.top.size(); ++j) {
-      ASSERT_EQ(a.top[j].id, b.top[j].id) << "token " << i << ", place " << j;
-      ASSERT_EQ(a.top[j].log_probability, b.top[j].log_probability) << "token " << i << ", place " << j;
-    }
-  }
-  EXPECT_EQ(found.log_probability, wanted.log_probability);
 }
 
 class EngineBits : public ::testing::TestWithParam<Precision> {

@@ -9,30 +9,11 @@
 #include "engine/kv_cache.h"
 #include "engine/prefill_budget.h"
 #include "engine/request_queue.h"
+#include "tests/engine/same_result.h"
 #include "tests/engine/tiny_model.h"
 
 namespace vertebra {
 namespace {
-
-std::vector<int32_t> ids_of(const GenerationResult& result) {
-  std::vector<int32_t> out;
-  for (const GeneratedToken& token : result.tokens) out.push_back(token.id);
-  return out;
-}
-
-// The same tokens with the same probabilities, alternatives included.
-void expect_same_bits(const GenerationResult& found, const GenerationResult& wanted) {
-  ASSERT_EQ(ids_of(found), ids_of(wanted));
-  for (size_t i = 0; i < wanted.tokens.size(); ++i) {
-    ASSERT_EQ(found.tokens[i].log_probability, wanted.tokens[i].log_probability) << "token " << i;
-    ASSERT_EQ(found.tokens[i].top.size(), wanted.tokens[i].top.size());
-    for (size_t j = 0; j < wanted.tokens[i].top.size(); ++j)
-      ASSERT_EQ(found.tokens[i].top[j].log_probability, wanted.tokens[i].top[j].log_probability)
-          << i << " " << j;
-  }
-  EXPECT_EQ(found.log_probability, wanted.log_probability);
-  EXPECT_EQ(found.stop_reason, wanted.stop_reason);
-}
 
 // `shared` tokens of one of three texts, then some of the request's own; every setting varies.
 GenerationRequest mixed_request(int number) {

@@ -31,14 +31,7 @@ class Padder {
       target_.set_scope(node->scope);
       if (!is_parameter(*node)) mapped_[static_cast<size_t>(node->id)] = rewrite(*node);
     }
-    target_.set_scope("");
-    for (const auto& output : source_.outputs()) {
-      const Value donated = output.donated_input < 0
-                                ? Value{}
-                                : target_.inputs()[static_cast<size_t>(output.donated_input)].value;
-      target_.add_output(output.name, translate(output.value), donated);
-    }
-    target_.copy_shardings(source_);
+    copy_outputs(source_, target_, [this](Value v) { return translate(v); });
     return std::move(target_);
   }
 
