@@ -1,4 +1,5 @@
-// The filters of the Jinja interpreter: one function each, and the table that names them.
+// The filters of the Jinja interpreter: one function each, and the table that names them. Those that make
+// text of text are in jinja_text_filters.cc.
 #include <algorithm>
 #include <cmath>
 #include <map>
@@ -10,199 +11,6 @@ namespace vertebra::jinja {
 namespace {
 
 using Values = std::vector<Value>;
-
-bool flag(Runtime& rt, const std::optional<Value>& value, bool fallback) {
-  return value ? rt.truth(*value) : fallback;
-}
-
-// ---- text
-Value filter_lower(Runtime& rt, const Value& v, Arguments& args) {
-  rt.bind("lower", args, {});
-  const std::string text = rt.str(v);
-  rt.check_growth(text.size());
-  return rt.string_like(v, lower(text));
-}
-Value filter_upper(Runtime& rt, const Value& v, Arguments& args) {
-  rt.bind("upper", args, {});
-  const std::string text = rt.str(v);
-  rt.check_growth(text.size());
-  return rt.string_like(v, upper(text));
-}
-Value filter_capitalize(Runtime& rt, const Value& v, Arguments& args) {
-  rt.bind("capitalize", args, {});
-  const std::string text = rt.str(v);
-  rt.check_growth(text.size());
-  return rt.string_like(v, capitalize(text));
-}
-
-// Words begin behind white space and - ( { [ <, other than in str.title.
-Value filter_title(Runtime& rt, const Value& v, Arguments& args) {
-  rt.bind("title", args, {});
-  const std::string text = rt.str(v);
-  rt.check_growth(text.size());
-  std::string out, word;
-  const auto finish = [&] {
-    if (word.empty()) return;
-    size_t first = 0;
-    next_code_point(word, first);
-    out += upper(word.substr(0, first)) + lower(word.substr(first));
-    word.clear();
-  };
-  for (size_t at = 0; at < text.size();) {
-    const size_t begin = at;
-    const uint32_t c = next_code_point(text, at);
-    const bool separates = is_space(c) || c == '-' || c == '(' || c == '{' || c == '[' || c == '<';
-    if (separates) finish();
-    (separates ? out : word).append(text, begin, at - begin);
-  }
-  finish();
-  return rt.string(out);
-}
-
-Value filter_trim(Runtime& rt, const Value& v, Arguments& args) {
-  const auto bound = rt.bind("trim", args, {"chars"});
-  const std::string text = rt.str(v);
-  if (!bound[0] || bound[0]->is_none()) return rt.string_like(v, std::string(rstrip(lstrip(text))));
-  const std::string& chars = rt.to_text(*bound[0], "'trim': chars");
-  if (chars.empty()) return rt.string_like(v, text);
-  rt.step(text.size() * chars.size() / 16);
-  return rt.string_like(v, std::string(rstrip(lstrip(text, chars), chars)));
-}
-
-Value filter_replace(Runtime& rt, const Value& v, Arguments& args) {
-  const auto bound = rt.bind("replace", args, {"old", "new", "count"});
-  if (!bound[0] || !bound[1]) rt.fail("'replace' wants what to replace and by what");
-  const int64_t count = bound[2] && !bound[2]->is_none() ? rt.to_int(*bound[2], "'replace': count") : -1;
-  const std::string text = rt.str(v), old_text = rt.str(*bound[0]), new_text = rt.str(*bound[1]);
-  return rt.string(replaced(rt, text, old_text, new_text, count));
-}
-
-Value filter_indent(Runtime& rt, const Value& v, Arguments& args) {
-  const auto bound = rt.bind("indent", args, {"width", "first", "blank"});
-  std::string indention(4, ' ');
-  if (bound[0] && bound[0]->is_string()) {
-    indention = bound[0]->text();
-  } else if (bound[0]) {
-    const int64_t width = std::max<int64_t>(0, rt.to_int(*bound[0], "'indent': width"));
-    rt.check_room(static_cast<uint64_t>(width));
-    indention = std::string(static_cast<size_t>(width), ' ');
-  }
-  const bool blank = flag(rt, bound[2], false);
-  const std::string text = rt.to_text(v, "'indent': the value") + "\n";
-  rt.step_bytes(text.size());
-  std::string out = flag(rt, bound[1], false) ? indention : "";
-  bool is_first = true;
-  for_each_line(text, false, [&](std::string_view line) {
-    if (!is_first) out += "\n";
-    if (!is_first && (blank || !line.empty())) out += indention;
-    out += line;
-    is_first = false;
-    rt.check_room(out.size());
-  });
-  return rt.string_like(v, std::move(out));
-}
-
-Value filter_join(Runtime& rt, const Value& v, Arguments& args) {
-  const auto bound = rt.bind("join", args, {"d", "attribute"});
-  const std::string separator = bound[0] ? rt.str(*bound[0]) : "";
-  std::string out;
-  bool first = true;
-  for (const Value& item : rt.iterate(v)) {
-    if (!std::exchange(first, false)) out += separator;
-    out += rt.str(bound[1] && !bound[1]->is_none() ? attribute_path(rt, item, *bound[1]) : item);
-    rt.check_room(out.size());
-  }
-  return rt.string(out);
-}
-
-Value filter_string(Runtime& rt, const Value& v, Arguments& args) {
-  rt.bind("string", args, {});
-  return v.is_string() ? v : rt.string(rt.str(v));
-}
-
-Value filter_safe(Runtime& rt, const Value& v, Arguments& args) {
-  rt.bind("safe", args, {});
-  return v.is_markup() ? v : rt.markup(rt.str(v));
-}
-
-Value filter_escape(Runtime& rt, const Value& v, Arguments& args) {
-  rt.bind("escape", args, {});
-  return v.is_markup() ? v : rt.markup(rt.escaped(v));
-}
-
-Value filter_forceescape(Runtime& rt, const Value& v, Arguments& args) {
-  rt.bind("forceescape", args, {});
-  const std::string text = rt.str(v);
-  rt.check_growth(text.size());
-  return rt.markup(html_escaped(text));
-}
-
-Value filter_format(Runtime& rt, const Value& v, Arguments& args) {
-  const Value format = v.is_string() ? v : rt.string(rt.str(v));
-  if (args.named.empty()) return percent_format(rt, format, rt.sequence(Kind::kTuple, args.positional));
-  if (!args.positional.empty()) rt.fail("'format' takes positional or keyword arguments, not both");
-  std::vector<std::pair<Value, Value>> entries;
-  for (const auto& [name, value] : args.named) entries.emplace_back(rt.string(name), value);
-  return percent_format(rt, format, rt.dict(std::move(entries)));
-}
-
-Value filter_center(Runtime& rt, const Value& v, Arguments& args) {
-  const auto bound = rt.bind("center", args, {"width"});
-  const int64_t width = bound[0] ? rt.to_int(*bound[0], "'center': width") : 80;
-  const std::string text = rt.str(v);
-  const int64_t missing = width - static_cast<int64_t>(length(text));
-  if (missing <= 0) return rt.string(text);
-  rt.check_room(static_cast<uint64_t>(missing) + text.size());
-  const int64_t left = missing / 2 + (missing & width & 1);
-  return rt.string(std::string(static_cast<size_t>(left), ' ') + text +
-                   std::string(static_cast<size_t>(missing - left), ' '));
-}
-
-Value filter_truncate(Runtime& rt, const Value& v, Arguments& args) {
-  const auto bound = rt.bind("truncate", args, {"length", "killwords", "end", "leeway"});
-  const int64_t limit = bound[0] ? rt.to_int(*bound[0], "'truncate': length") : 255;
-  const std::string end = bound[2] ? rt.str(*bound[2]) : "...";
-  const int64_t leeway = bound[3] && !bound[3]->is_none() ? rt.to_int(*bound[3], "'truncate': leeway") : 5;
-  const auto end_length = static_cast<int64_t>(length(end));
-  if (limit < end_length) rt.fail("'truncate': length {} is below that of its end, {}", limit, end_length);
-  if (leeway < 0) rt.fail("'truncate': leeway {} is negative", leeway);
-  if (rt.length(v) - leeway <= limit) return v;
-  const std::string& text = rt.to_text(v, "'truncate': the value");
-  std::string kept = text.substr(0, code_point_offset(text, static_cast<size_t>(limit - end_length)));
-  if (!flag(rt, bound[1], false)) {
-    if (const size_t space = kept.rfind(' '); space != std::string::npos) kept.resize(space);
-  }
-  if (!v.is_markup()) return rt.string(kept + end);
-  return rt.markup(kept + (bound[2] ? rt.escaped(*bound[2]) : end));
-}
-
-Value filter_wordcount(Runtime& rt, const Value& v, Arguments& args) {
-  rt.bind("wordcount", args, {});
-  int64_t count = 0;
-  bool inside = false;
-  const std::string text = rt.str(v);
-  rt.step_bytes(4 * text.size());
-  for (size_t at = 0; at < text.size();) {
-    const uint32_t c = next_code_point(text, at);
-    const bool word = is_alpha(c) || is_numeric(c) || c == '_';
-    count += word && !inside;
-    inside = word;
-  }
-  return Value(count);
-}
-
-Value filter_urlencode(Runtime& rt, const Value& v, Arguments& args) {
-  rt.bind("urlencode", args, {});
-  std::string out;
-  const std::string text = rt.str(v);
-  rt.check_growth(text.size());
-  for (const char c : text) {
-    const bool plain = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
-                       std::string_view("_.-~/").find(c) != std::string_view::npos;
-    out += plain ? std::string(1, c) : fmt::format("%{:02X}", static_cast<unsigned char>(c));
-  }
-  return rt.string(out);
-}
 
 // ---- numbers
 Value filter_abs(Runtime& rt, const Value& v, Arguments& args) {
@@ -269,7 +77,7 @@ Value filter_round(Runtime& rt, const Value& v, Arguments& args) {
 // ---- sequences and dictionaries
 Value filter_default(Runtime& rt, const Value& v, Arguments& args) {
   const auto bound = rt.bind("default", args, {"default_value", "boolean"});
-  if (v.is_undefined() || (flag(rt, bound[1], false) && !rt.truth(v)))
+  if (v.is_undefined() || (rt.flag(bound[1], false) && !rt.truth(v)))
     return bound[0] ? *bound[0] : rt.string("");
   return v;
 }
@@ -356,7 +164,7 @@ Values sorted(Runtime& rt, const Values& items, const std::optional<Value>& attr
 
 Value filter_sort(Runtime& rt, const Value& v, Arguments& args) {
   const auto bound = rt.bind("sort", args, {"reverse", "case_sensitive", "attribute"});
-  return rt.list(sorted(rt, rt.iterate(v), bound[2], flag(rt, bound[1], false), flag(rt, bound[0], false)));
+  return rt.list(sorted(rt, rt.iterate(v), bound[2], rt.flag(bound[1], false), rt.flag(bound[0], false)));
 }
 
 Value filter_dictsort(Runtime& rt, const Value& v, Arguments& args) {
@@ -367,7 +175,7 @@ Value filter_dictsort(Runtime& rt, const Value& v, Arguments& args) {
   Arguments none;
   const Values pairs = rt.iterate(filter_items(rt, v, none));
   return rt.list(
-      sorted(rt, pairs, Value(int64_t{by == "value"}), flag(rt, bound[0], false), flag(rt, bound[2], false)));
+      sorted(rt, pairs, Value(int64_t{by == "value"}), rt.flag(bound[0], false), rt.flag(bound[2], false)));
 }
 
 Value filter_unique(Runtime& rt, const Value& v, Arguments& args) {
@@ -377,7 +185,7 @@ Value filter_unique(Runtime& rt, const Value& v, Arguments& args) {
   std::vector<std::pair<Value, Value>> keys;
   auto& mapping = static_cast<Mapping&>(*seen.object());
   for (const Value& item : rt.iterate(v)) {
-    Value key = sort_key(rt, item, bound[1], flag(rt, bound[0], false));
+    Value key = sort_key(rt, item, bound[1], rt.flag(bound[0], false));
     const Value one = rt.dict({{key, Value()}});
     const std::string canonical = static_cast<Mapping&>(*one.object()).index.begin()->first;
     mapping.charge(canonical.size() + 64);
@@ -390,7 +198,7 @@ Value extreme(Runtime& rt, std::string_view name, const Value& v, Arguments& arg
   const auto bound = rt.bind(name, args, {"case_sensitive", "attribute"});
   const Values items = rt.iterate(v);
   if (items.empty()) return rt.undefined("no item, sequence was empty");
-  const bool case_sensitive = flag(rt, bound[0], false);
+  const bool case_sensitive = rt.flag(bound[0], false);
   size_t best = 0;
   Value best_key = sort_key(rt, items[0], bound[1], case_sensitive);
   for (size_t i = 1; i < items.size(); ++i) {
@@ -452,7 +260,7 @@ Value filter_slice(Runtime& rt, const Value& v, Arguments& args) {
 Value filter_groupby(Runtime& rt, const Value& v, Arguments& args) {
   const auto bound = rt.bind("groupby", args, {"attribute", "default", "case_sensitive"});
   if (!bound[0]) rt.fail("'groupby' wants an attribute");
-  const bool case_sensitive = flag(rt, bound[2], false);
+  const bool case_sensitive = rt.flag(bound[2], false);
   const auto key_of = [&](const Value& item) {
     Value key = attribute_path(rt, item, *bound[0]);
     return key.is_undefined() && bound[1] ? *bound[1] : key;
@@ -554,8 +362,8 @@ Value filter_rejectattr(Runtime& rt, const Value& v, Arguments& args) {
 Value filter_tojson(Runtime& rt, const Value& v, Arguments& args) {
   const auto bound = rt.bind("tojson", args, {"ensure_ascii", "indent", "separators", "sort_keys"});
   JsonStyle style;
-  style.ensure_ascii = flag(rt, bound[0], false);
-  style.sort_keys = flag(rt, bound[3], false);
+  style.ensure_ascii = rt.flag(bound[0], false);
+  style.sort_keys = rt.flag(bound[3], false);
   if (bound[1] && !bound[1]->is_none()) {
     if (bound[1]->is_string()) {
       style.indent = bound[1]->text();
@@ -579,56 +387,24 @@ Value filter_tojson(Runtime& rt, const Value& v, Arguments& args) {
 
 FilterFn find_filter(std::string_view name) {
   static const std::map<std::string_view, FilterFn> kFilters = {
-      {"abs", filter_abs},
-      {"attr", filter_attr},
-      {"batch", filter_batch},
-      {"capitalize", filter_capitalize},
-      {"center", filter_center},
-      {"count", filter_length},
-      {"d", filter_default},
-      {"default", filter_default},
-      {"dictsort", filter_dictsort},
-      {"e", filter_escape},
-      {"escape", filter_escape},
-      {"first", filter_first},
-      {"float", filter_float},
-      {"forceescape", filter_forceescape},
-      {"format", filter_format},
-      {"groupby", filter_groupby},
-      {"indent", filter_indent},
-      {"int", filter_int},
-      {"items", filter_items},
-      {"join", filter_join},
-      {"last", filter_last},
-      {"length", filter_length},
-      {"list", filter_list},
-      {"lower", filter_lower},
-      {"map", filter_map},
-      {"max", filter_max},
-      {"min", filter_min},
-      {"reject", filter_reject},
-      {"rejectattr", filter_rejectattr},
-      {"replace", filter_replace},
-      {"reverse", filter_reverse},
-      {"round", filter_round},
-      {"safe", filter_safe},
-      {"select", filter_select},
-      {"selectattr", filter_selectattr},
-      {"slice", filter_slice},
-      {"sort", filter_sort},
-      {"string", filter_string},
-      {"sum", filter_sum},
-      {"title", filter_title},
-      {"tojson", filter_tojson},
-      {"trim", filter_trim},
-      {"truncate", filter_truncate},
+      {"abs", filter_abs},           {"attr", filter_attr},
+      {"batch", filter_batch},       {"count", filter_length},
+      {"d", filter_default},         {"default", filter_default},
+      {"dictsort", filter_dictsort}, {"first", filter_first},
+      {"float", filter_float},       {"groupby", filter_groupby},
+      {"int", filter_int},           {"items", filter_items},
+      {"last", filter_last},         {"length", filter_length},
+      {"list", filter_list},         {"map", filter_map},
+      {"max", filter_max},           {"min", filter_min},
+      {"reject", filter_reject},     {"rejectattr", filter_rejectattr},
+      {"reverse", filter_reverse},   {"round", filter_round},
+      {"select", filter_select},     {"selectattr", filter_selectattr},
+      {"slice", filter_slice},       {"sort", filter_sort},
+      {"sum", filter_sum},           {"tojson", filter_tojson},
       {"unique", filter_unique},
-      {"upper", filter_upper},
-      {"urlencode", filter_urlencode},
-      {"wordcount", filter_wordcount},
   };
   const auto at = kFilters.find(name);
-  return at == kFilters.end() ? nullptr : at->second;
+  return at == kFilters.end() ? find_text_filter(name) : at->second;
 }
 
 }  // namespace vertebra::jinja

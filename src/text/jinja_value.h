@@ -195,6 +195,8 @@ class Runtime {
 
   // ---- operations; names and meanings are Python's
   bool truth(const Value& value);
+  // Of an argument that may be left out.
+  bool flag(const std::optional<Value>& value, bool fallback) { return value ? truth(*value) : fallback; }
   bool equal(const Value& a, const Value& b);
   bool less(const Value& a, const Value& b);
   bool contains(const Value& container, const Value& item);
@@ -284,6 +286,7 @@ Value attribute_path(Runtime& runtime, const Value& object, const Value& path);
 // ---- the tables (jinja_filters.cc, jinja_builtins.cc, jinja_methods.cc)
 using FilterFn = Value (*)(Runtime&, const Value& operand, Arguments&);
 FilterFn find_filter(std::string_view name);
+FilterFn find_text_filter(std::string_view name);  // of those; null for others
 using TestFn = bool (*)(Runtime&, const Value& operand, Arguments&);
 TestFn find_test(std::string_view name);
 // The method `name` of a string, list, tuple or dict, bound to it; nullopt where there is none.
